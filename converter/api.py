@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from converter import cost, reader, verifier, writer
+from converter.checkpoint import Progress
+from converter.model import Model
 from converter.options import ConverterOptions, parse_options
 from converter.pipeline import Permissions, build_passes, run_passes
 from converter.report import ConversionReport
 from converter.version import __version__
 
 _T = TypeVar("_T")
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 def convert(
@@ -55,11 +56,8 @@ def convert(
     writer.check_output_dir(source, target, overwrite)
     seconds: dict[str, float] = {}
     model = _timed(seconds, "read", lambda: reader.read_model(source))
-    # A graph that was odd before is not ours to judge after.
-    odd = _timed(seconds, "check", lambda: verifier.problems(model))
     reports = run_passes(model, passes)
-    if not odd:
-        _timed(seconds, "verify", lambda: verifier.verify_structure(model))
+    odd = _timed(seconds, "verify", lambda: _problems_of_input(model, source))
     changed = any(r.result.changes for r in reports)
     if not dry_run:
         _timed(seconds, "write", lambda: writer.write_model(model, target, unchanged=not changed, progress=progress))
@@ -74,6 +72,20 @@ def convert(
         if odd
         else (),
     )
+
+
+def _problems_of_input(model: Model, source: Path) -> list[str]:
+    """Checks the converted model. Returns what is odd about it if the input was odd already: that is not ours to judge.
+
+    Raises:
+      InternalError: the model is inconsistent and the input was not.
+    """
+    if not verifier.problems(model):
+        return []
+    odd = verifier.problems(reader.read_model(source))
+    if not odd:
+        verifier.verify_structure(model)
+    return odd
 
 
 def _timed(seconds: dict[str, float], stage: str, work: Callable[[], _T]) -> _T:

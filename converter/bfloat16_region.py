@@ -97,15 +97,7 @@ def _followed(model: Model, roots: list[str], through_tpu: bool = True) -> list[
 
 def _signature_calls(model: Model) -> list[NodeDef]:
     """Nodes of the main graph by which signatures call functions."""
-    nodes = {n.name: n for n in model.graph_def.node}
-    seen: dict[str, None] = {}
-    stack = [name for names in model.serving_roots().values() for name in names]
-    while stack:
-        name = stack.pop()
-        if name in nodes and name not in seen:
-            seen[name] = None
-            stack += [graph_edit.producer_of(ref) for ref in nodes[name].input]
-    return [n for n in model.graph_def.node if n.name in seen and graph_edit.called_functions(n, model)]
+    return [n for n in graph_edit.served_nodes(model) if graph_edit.called_functions(n, model)]
 
 
 def _batched(model: Model) -> set[str]:

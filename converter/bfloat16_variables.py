@@ -16,6 +16,7 @@ from converter.variable_uses import UseKind
 from converter.variables import Variable
 
 _FLOAT = types_pb2.DT_FLOAT
+# Among these are an optimizer's settings, which training needs in float32: beta_2 = 0.999 is 1 in bfloat16.
 _UNREAD = "is not read by anything that is converted"
 
 

@@ -13,8 +13,6 @@ from converter import graph_edit, ops
 from converter.model import Model, NodeDef, Scope
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall", "TPUPartitionedCall", "BatchFunction")
-_BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
-_LOOPS = ("While", "StatelessWhile")
 # Resources without inputs: of one container and name, all of them are the same object.
 _RESOURCE_SOURCES = ("VarHandleOp", "HashTableV2", "MutableHashTableV2", "MutableDenseHashTableV2", "LookupTableImport")
 
@@ -49,9 +47,9 @@ class Captures:
         for scope in self.model.scopes():
             for node in scope.nodes:
                 for name in graph_edit.called_functions(node, self.model):
-                    if node.op in _CALLS or node.op == name or node.op in _LOOPS:
+                    if node.op in _CALLS or node.op == name or node.op in ops.LOOPS:
                         self._call_sites.setdefault(name, []).append(_CallSite(scope, node, 0))
-                    elif node.op in _BRANCHES:
+                    elif node.op in ops.BRANCHES:
                         self._call_sites.setdefault(name, []).append(_CallSite(scope, node, 1))
                     else:
                         self._other_uses.add(name)
@@ -114,7 +112,7 @@ class Captures:
     def _fed(self, function: str, index: int) -> Iterator[tuple[Scope, str]]:
         for site in self._call_sites.get(function, ()):
             yield site.scope, graph_edit.data_inputs(site.node)[index + site.first_input]
-            if site.node.op in _LOOPS:
+            if site.node.op in ops.LOOPS:
                 # What the body returns is what the loop's functions are given next.
                 body = self.model.functions[site.node.attr["body"].func.name]
                 result = body.signature.output_arg[index].name

@@ -10,7 +10,6 @@ from converter import graph_edit, ops
 from converter.model import FunctionDef, Model, NodeDef
 
 _BOUNDARY_FORBIDDEN = {types_pb2.DT_STRING: "string", types_pb2.DT_VARIANT: "variant"}
-_INDEX_OFFSET = {"If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
 
 
 def boundary_problems(model: Model, function: FunctionDef) -> list[str]:
@@ -64,7 +63,7 @@ def _foreign_resource_use(
                     return node
                 continue
             for callee in callees:
-                argument = position - _INDEX_OFFSET.get(node.op, 0)
+                argument = position - (node.op in ops.BRANCHES)
                 if 0 <= argument < len(model.functions[callee].signature.input_arg):
                     found = _foreign_resource_use(model, model.functions[callee], argument, seen)
                     if found is not None:

@@ -54,7 +54,7 @@ def model_cost(model: Model) -> Cost:
     names = _tpu_names(model)
     calculator = _Calculator(model, names)
     total = Cost(tpu=Counter(dict.fromkeys(names.values(), 0)))
-    for node in _served_nodes(model):
+    for node in graph_edit.served_nodes(model):
         total.add(calculator.node(node))
     return total
 
@@ -67,18 +67,6 @@ def function_costs(model: Model, names: Iterable[str]) -> dict[str, int]:
 
 def _tpu_names(model: Model) -> dict[str, str]:
     return {c.function.signature.name: tpu.display_name(model, c) for c in tpu.tpu_computations(model)}
-
-
-def _served_nodes(model: Model) -> list[NodeDef]:
-    nodes = {n.name: n for n in model.graph_def.node}
-    stack = [n for roots in model.serving_roots().values() for n in roots]
-    seen: dict[str, NodeDef] = {}
-    while stack:
-        name = stack.pop()
-        if name in nodes and name not in seen:
-            seen[name] = nodes[name]
-            stack.extend(graph_edit.producer_of(ref) for ref in nodes[name].input)
-    return list(seen.values())
 
 
 class _Calculator:

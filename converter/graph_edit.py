@@ -23,6 +23,8 @@ _RESERVED_NAME_PARTS = {
 }
 _TRACED_NAME = re.compile(r"^(__inference_.*?)_(\d+)$")
 
+JIT_ATTR = "_XlaMustCompile"
+
 # Same attributes and arguments, but free to be pruned, deduplicated or folded: wrong around stateful work.
 STATEFUL_TWIN = {
     "PartitionedCall": "StatefulPartitionedCall",
@@ -224,6 +226,19 @@ def reachable(graph: Mapping[str, Sequence[str]], roots: Iterable[str]) -> list[
     return list(seen)
 
 
+def served_nodes(model: Model) -> list[NodeDef]:
+    """The nodes of the main graph that the signatures reach, in the model's order."""
+    nodes = {n.name: n for n in model.graph_def.node}
+    seen: set[str] = set()
+    stack = [name for roots in model.serving_roots().values() for name in roots]
+    while stack:
+        name = stack.pop()
+        if name in nodes and name not in seen:
+            seen.add(name)
+            stack.extend(producer_of(ref) for ref in nodes[name].input)
+    return [node for name, node in nodes.items() if name in seen]
+
+
 def callers_of(graph: Mapping[str, Sequence[str]], targets: Iterable[str]) -> list[str]:
     """Scopes from which any of `targets` is reached, targets included."""
     reverse: dict[str, list[str]] = {}
@@ -231,20 +246,6 @@ def callers_of(graph: Mapping[str, Sequence[str]], targets: Iterable[str]) -> li
         for callee in callees:
             reverse.setdefault(callee, []).append(caller)
     return reachable(reverse, targets)
-
-
-def call_path(graph: Mapping[str, Sequence[str]], start: str, goal: str) -> list[str]:
-    """A shortest chain of calls from `start` to `goal`, both included; empty if there is none."""
-    paths = {start: [start]}
-    queue = [start]
-    for name in queue:
-        if name == goal:
-            return paths[name]
-        for callee in graph.get(name, ()):
-            if callee not in paths:
-                paths[callee] = [*paths[name], callee]
-                queue.append(callee)
-    return []
 
 
 def make_callers_stateful(model: Model, stateful: Iterable[str]) -> None:
@@ -261,6 +262,25 @@ def make_callers_stateful(model: Model, stateful: Iterable[str]) -> None:
         for node in scope.nodes:
             if node.op in STATEFUL_TWIN and reaching.intersection(called_functions(node, model)):
                 node.op = STATEFUL_TWIN[node.op]
+
+
+def drop_jit_compile(model: Model, functions: Iterable[str]) -> None:
+    """`functions`, their callers and the calls between them are no longer compiled by XLA for the CPU.
+
+    It would have to compile the TPU or batching op that they have come to hold, and cannot.
+    """
+    reaching = set(callers_of(call_graph(model), functions))
+    for scope in model.scopes():
+        if scope.name not in reaching:
+            continue
+        if scope.function is not None:
+            scope.function.attr.pop(JIT_ATTR, None)
+        for node in scope.nodes:
+            if JIT_ATTR in node.attr and reaching.intersection(called_functions(node, model)):
+                del node.attr[JIT_ATTR]
+    for saved in model.object_graph.nodes:
+        if saved.WhichOneof("kind") == "function" and reaching.intersection(saved.function.concrete_functions):
+            saved.function.function_spec.ClearField("jit_compile")
 
 
 # --- functions --------------------------------------------------------------------------------------------------

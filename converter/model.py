@@ -137,6 +137,17 @@ class Model:
                 return str(producer.attr["f"].func.name)
         return None
 
+    def exposed_functions(self) -> set[str]:
+        """Functions that users of the loaded model can call, as the nodes of the object graph name them."""
+        names: set[str] = set()
+        for saved in self.object_graph.nodes:
+            kind = saved.WhichOneof("kind")
+            if kind == "function":
+                names.update(saved.function.concrete_functions)
+            elif kind == "bare_concrete_function":
+                names.add(saved.bare_concrete_function.concrete_function_name)
+        return names
+
     def serving_roots(self) -> dict[str, tuple[str, ...]]:
         """Signature key -> names of the main graph nodes that compute its outputs."""
         return {

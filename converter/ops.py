@@ -20,6 +20,16 @@ from converter.model import Model, NodeDef
 OpDef = Any
 ArgDef = Any
 
+# Ops that run one of the functions in these attributes; their first input chooses which.
+BRANCHES = {
+    "If": ("then_branch", "else_branch"),
+    "StatelessIf": ("then_branch", "else_branch"),
+    "Case": ("branches",),
+    "StatelessCase": ("branches",),
+}
+# Ops that run the functions in their attributes cond and body, both on all their inputs.
+LOOPS = frozenset({"While", "StatelessWhile"})
+
 
 @dataclass(frozen=True)
 class ArgSlot:

@@ -30,7 +30,7 @@ class ConversionReport:
       cost: cost of the converted model by the heuristic of `converter.cost`.
       passes: in the order in which they ran.
       input_bytes, output_bytes: sizes on disk of the SavedModels; output is None for a dry run.
-      seconds: wall time by stage (read, check of the input, verify, write), passes apart.
+      seconds: wall time by stage (read, verify, write), passes apart.
       versions: of tpu-convert, tensorflow and the TensorFlow that exported the model.
       notes: remarks on the conversion as a whole.
     """

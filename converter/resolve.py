@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from converter import graph_edit, tpu
 from converter.errors import ConversionError, nearest
 from converter.model import MAIN_GRAPH, Model
 from converter.options import FunctionKind, FunctionRef
-
-JIT_ATTR = "_XlaMustCompile"
 
 
 @dataclass(frozen=True)
@@ -69,34 +66,14 @@ def resolve_all(model: Model, references: tuple[FunctionRef, ...], field: str) -
     return list(found.values())
 
 
-def drop_jit_compile(model: Model, functions: Iterable[str]) -> None:
-    """`functions`, their callers and the calls between them are no longer compiled by XLA for the CPU.
-
-    It would have to compile the TPU or batching op that they have come to hold, and cannot.
-    """
-    reaching = set(graph_edit.callers_of(graph_edit.call_graph(model), functions))
-    for scope in model.scopes():
-        if scope.name not in reaching:
-            continue
-        if scope.function is not None:
-            scope.function.attr.pop(JIT_ATTR, None)
-        for node in scope.nodes:
-            if JIT_ATTR in node.attr and reaching.intersection(graph_edit.called_functions(node, model)):
-                del node.attr[JIT_ATTR]
-    for saved in model.object_graph.nodes:
-        if saved.WhichOneof("kind") == "function" and reaching.intersection(saved.function.concrete_functions):
-            saved.function.function_spec.ClearField("jit_compile")
-
-
 def _jit_compiled(model: Model) -> list[str]:
     # Only what a user can call counts: forward and backward variants made for gradients carry the attribute too.
-    exposed = {n for saved in model.object_graph.nodes for n in _concrete_functions(saved)}
     graph = graph_edit.call_graph(model)
-    served = set(graph_edit.reachable(graph, exposed | set(graph[MAIN_GRAPH])))
+    served = set(graph_edit.reachable(graph, model.exposed_functions() | set(graph[MAIN_GRAPH])))
     names = [
         name
         for name, function in model.functions.items()
-        if name in served and JIT_ATTR in function.attr and function.attr[JIT_ATTR].b
+        if name in served and graph_edit.JIT_ATTR in function.attr and function.attr[graph_edit.JIT_ATTR].b
     ]
     on_tpu = set(tpu.tpu_scopes(model))
     if not names:
@@ -106,15 +83,6 @@ def _jit_compiled(model: Model) -> list[str]:
             "signature_name instead."
         )
     return [name for name in names if name not in on_tpu]
-
-
-def _concrete_functions(saved: Any) -> list[str]:
-    kind = saved.WhichOneof("kind")
-    if kind == "function":
-        return list(saved.function.concrete_functions)
-    if kind == "bare_concrete_function":
-        return [saved.bare_concrete_function.concrete_function_name]
-    return []
 
 
 def _alias_hint(model: Model) -> str:

@@ -18,8 +18,9 @@ Decisions, in this order; each class of places gets one:
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 
+from converter.disjoint_sets import Classes
 from converter.normalization import NORMALIZATION
 from converter.type_graph import TypeGraph
 from converter.type_places import Edge, Tensor
@@ -88,12 +89,12 @@ class Retyping:
     def _decide_movement(self, moving: set[int]) -> None:
         """Rule 4."""
         graph = self._graph
-        groups = _Groups(moving)
+        groups = Classes()
         ends = [(e, self._end(e.tensor.place if e.tensor else None), self._end(e.place)) for e in graph.edges]
         for _, source, target in ends:
             if source in moving and target in moving:
                 groups.join(source, target)
-        votes: dict[int, set[_Vote]] = {}
+        votes: dict[Hashable, set[_Vote]] = {}
         for edge, source, target in ends:
             for one, other in ((source, target), (target, source)):
                 if one in moving and other not in moving:
@@ -216,19 +217,3 @@ def _bfloat16_wins(votes: Collection[_Vote]) -> bool:
     if _Vote.SENSITIVE in votes:
         return _Vote.CROSSES in votes or _Vote.VARIABLE in votes
     return _Vote.VARIABLE in votes
-
-
-class _Groups:
-    """Disjoint sets of classes."""
-
-    def __init__(self, members: Collection[int]) -> None:
-        self._parent = {m: m for m in members}
-
-    def root(self, member: int) -> int:
-        while self._parent[member] != member:
-            self._parent[member] = self._parent[self._parent[member]]
-            member = self._parent[member]
-        return member
-
-    def join(self, a: int, b: int) -> None:
-        self._parent[self.root(b)] = self.root(a)

@@ -24,8 +24,6 @@ Shape = tuple[int | None, ...] | None
 """Sizes of a tensor's dimensions, None for an unknown size; None in place of all of it for an unknown rank."""
 
 _RECORDED = "_output_shapes"
-_LOOPS = ("While", "StatelessWhile")
-_BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 _FOLLOWED = ("PartitionedCall", "StatefulPartitionedCall", tpu.TPU_CALL, tpu.BATCH_CALL)
 _CALL = "StatefulPartitionedCall"
 # Only small constants, such as the target of a Reshape, decide about shapes; large ones would cost time and memory.
@@ -122,10 +120,10 @@ class _Inference:
 
     def _reaches_control_flow(self, node: NodeDef) -> bool:
         called = graph_edit.called_functions(node, self._model)
-        if node.op in _BRANCHES + _LOOPS or not called:
+        if node.op in (*ops.BRANCHES, *ops.LOOPS) or not called:
             return bool(called)
         return any(
-            inner.op in _BRANCHES + _LOOPS
+            inner.op in (*ops.BRANCHES, *ops.LOOPS)
             for name in graph_edit.reachable(self._graph, called)
             for inner in self._model.functions[name].node_def
         )
@@ -133,10 +131,10 @@ class _Inference:
     def _outputs(self, node: NodeDef, scope: Scope, shapes: FunctionShapes) -> list[Shape] | None:
         """Shapes of what a call, branch or loop returns for the inputs that it has; None if nothing can be said."""
         given = [shapes.of(ref) for ref in graph_edit.data_inputs(node)]
-        if node.op in _LOOPS:
+        if node.op in ops.LOOPS:
             return self._loop(node.attr["body"].func.name, given)
         called = graph_edit.called_functions(node, self._model)
-        if node.op in _BRANCHES:
+        if node.op in ops.BRANCHES:
             branches = [self._function(name, given[1:]) for name in called]
             return [join(each) for each in zip(*branches, strict=True)] if all(branches) else None
         if node.op == tpu.TPU_CALL:

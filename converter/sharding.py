@@ -20,12 +20,6 @@ def check_sharding(options: XlaShardingOptions) -> None:
       OptionsError: the topology is no TopologyProto, lacks fields, or a coordinate lies outside the mesh.
     """
     if not options.topology:
-        if options.num_cores_per_replica > 1:
-            raise OptionsError(
-                f"xla_sharding_options has num_cores_per_replica: {options.num_cores_per_replica} but no topology. "
-                "More than one core needs a serialized tensorflow.tpu.TopologyProto with mesh_shape and "
-                "device_coordinates in the field topology."
-            )
         return
     topology = _parse(options.topology)
     mesh = list(topology.mesh_shape)

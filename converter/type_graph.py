@@ -26,13 +26,6 @@ from converter.variable_uses import value_attr
 
 _FLOAT, _VARIANT, _RESOURCE = types_pb2.DT_FLOAT, types_pb2.DT_VARIANT, types_pb2.DT_RESOURCE
 
-_BRANCHES = {
-    "If": ("then_branch", "else_branch"),
-    "StatelessIf": ("then_branch", "else_branch"),
-    "Case": ("branches",),
-    "StatelessCase": ("branches",),
-}
-_LOOPS = {"While", "StatelessWhile"}
 _DIRECT_CALLS = {"PartitionedCall", "StatefulPartitionedCall", tpu.TPU_CALL}
 _MOVEMENT = {
     *("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "XlaSharding"),
@@ -257,12 +250,12 @@ class TypeGraph:
             self._called.add(name)
             self._join_all(in_places[offset:], self._arguments.get(name), name)
             # A loop's condition takes what its body takes, but gives something else.
-            if node.op not in _LOOPS or name == node.attr["body"].func.name:
+            if node.op not in ops.LOOPS or name == node.attr["body"].func.name:
                 self._join_all(out_places, self._results.get(name), name)
-        if node.op in _LOOPS and names[0] in self._arguments:
+        if node.op in ops.LOOPS and names[0] in self._arguments:
             self._join_all(self._arguments[names[0]], self._results[names[0]], names[0])
         own = [p for p in (*in_places, *out_places) if p is not None]
-        if node.op in _BRANCHES and in_places and in_places[0] is not None:
+        if node.op in ops.BRANCHES and in_places and in_places[0] is not None:
             self._pinned.append((in_places[0], "is the condition of a branch"))
         if not self._changes(scope, node):
             self._unchanged += own
@@ -344,10 +337,10 @@ def _callees(node: NodeDef, model: Model) -> tuple[int, list[str]] | None:
         return 0, [node.op]
     if node.op in _DIRECT_CALLS:
         return 0, [node.attr["f"].func.name]
-    if node.op in _BRANCHES:
-        attrs = [node.attr[a] for a in _BRANCHES[node.op]]
+    if node.op in ops.BRANCHES:
+        attrs = [node.attr[a] for a in ops.BRANCHES[node.op]]
         return 1, [f.name for a in attrs for f in (a.list.func or [a.func])]
-    if node.op in _LOOPS:
+    if node.op in ops.LOOPS:
         return 0, [node.attr["body"].func.name, node.attr["cond"].func.name]
     return None
 

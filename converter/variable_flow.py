@@ -8,13 +8,13 @@ one, hence every node of the model is looked at once, however calls nest or recu
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
 from converter import graph_edit, ops, tpu
+from converter.disjoint_sets import Classes
 from converter.model import FunctionDef, Model, NodeDef, Scope
 
 # A resource tensor: (scope name, reference); or a node of the object graph: (OBJECT, node id).
@@ -27,34 +27,6 @@ _ONE_TO_ONE = {"Identity", "IdentityN", "Enter", "RefEnter", "Exit", "RefExit", 
 # All inputs that are resources, and all outputs that are, may be the same resource.
 _ALL_TO_ALL = {"Switch", "RefSwitch", "Merge", "RefMerge"}
 _DIRECT_CALLS = {"PartitionedCall", "StatefulPartitionedCall", tpu.TPU_CALL, tpu.BATCH_CALL}
-_BRANCHES = {
-    "If": ("then_branch", "else_branch"),
-    "StatelessIf": ("then_branch", "else_branch"),
-    "Case": ("branches",),
-    "StatelessCase": ("branches",),
-}
-_LOOPS = {"While", "StatelessWhile"}
-
-
-class Classes:
-    """Disjoint sets of hashable things, made by joining pairs."""
-
-    def __init__(self) -> None:
-        self._parent: dict[Hashable, Hashable] = {}
-
-    def root(self, item: Hashable) -> Hashable:
-        """The same thing for all members of a class."""
-        path = []
-        parent = self._parent.setdefault(item, item)
-        while parent != item:
-            path.append(item)
-            item, parent = parent, self._parent[parent]
-        for each in path:
-            self._parent[each] = item
-        return item
-
-    def join(self, a: Hashable, b: Hashable) -> None:
-        self._parent[self.root(b)] = self.root(a)
 
 
 @dataclass(frozen=True)
@@ -155,7 +127,7 @@ class ResourceFlow:
             for ref in inputs.values():
                 for output in outputs.values():
                     self._flow(slot(ref), slot(output))
-        elif node.op in _LOOPS:
+        elif node.op in ops.LOOPS:
             self._add_loop(scope, node, inputs, outputs)
         elif (called := self._calls(node)) is not None:
             offset, callees = called
@@ -178,8 +150,8 @@ class ResourceFlow:
             return 0, [functions[node.op]]
         if node.op in _DIRECT_CALLS:
             names, offset = [node.attr["f"].func.name], 0
-        elif node.op in _BRANCHES:
-            attrs = [node.attr[a] for a in _BRANCHES[node.op]]
+        elif node.op in ops.BRANCHES:
+            attrs = [node.attr[a] for a in ops.BRANCHES[node.op]]
             names, offset = [f.name for a in attrs for f in (a.list.func or [a.func])], 1
         else:
             return None

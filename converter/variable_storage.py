@@ -32,7 +32,12 @@ _HANDLE_DTYPES = "_handle_dtypes"
 _SAVED_TENSORS = 3  # SaveV2's first input that is a tensor to save
 
 
-def store_as_bfloat16(model: Model, variables: Sequence[Variable], bfloat16_scopes: Collection[str]) -> list[Variable]:
+def store_as_bfloat16(
+    model: Model,
+    variables: Sequence[Variable],
+    bfloat16_scopes: Collection[str],
+    index: VariableIndex | None = None,
+) -> list[Variable]:
     """Makes these variables and their companions bfloat16, in the graph and, when it is written, in the checkpoint.
 
     Args:
@@ -40,6 +45,7 @@ def store_as_bfloat16(model: Model, variables: Sequence[Variable], bfloat16_scop
       variables: as found in the model by `find_variables`; none of them may be ineligible.
       bfloat16_scopes: names of the scopes that will compute in bfloat16: there what a variable's readers give and its
         writers take becomes bfloat16 without a Cast, and the caller retypes the nodes around.
+      index: of the model as it is now, where the caller has one; made here otherwise.
 
     Returns:
       What is stored as bfloat16 now: `variables` and their companions, as they were before.
@@ -47,7 +53,7 @@ def store_as_bfloat16(model: Model, variables: Sequence[Variable], bfloat16_scop
     Raises:
       ValueError: one of them is ineligible.
     """
-    index = VariableIndex(model)
+    index = index or VariableIndex(model)
     chosen = index.with_companions(variables)
     for variable in chosen:
         if variable.ineligible is not None:

@@ -56,16 +56,9 @@ class Served:
     """What the signatures reach."""
 
     def __init__(self, model: Model) -> None:
-        roots = {name for names in model.serving_roots().values() for name in names}
-        nodes = {n.name: n for n in model.graph_def.node}
-        self._nodes: set[str] = set()
-        stack = [name for name in roots if name in nodes]
-        while stack:
-            name = stack.pop()
-            if name not in self._nodes:
-                self._nodes.add(name)
-                stack += [p for ref in nodes[name].input if (p := graph_edit.producer_of(ref)) in nodes]
-        called = [f for name in self._nodes for f in graph_edit.called_functions(nodes[name], model)]
+        nodes = graph_edit.served_nodes(model)
+        self._nodes = {n.name for n in nodes}
+        called = [f for node in nodes for f in graph_edit.called_functions(node, model)]
         self._functions = set(graph_edit.reachable(graph_edit.call_graph(model), called))
 
     def reaches(self, scope: Scope, node: NodeDef) -> bool:

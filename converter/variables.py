@@ -10,9 +10,10 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
 from converter import checkpoint, graph_edit
+from converter.disjoint_sets import Classes
 from converter.model import MAIN_GRAPH, Model, NodeDef
 from converter.restoring import before_identities, restored_tensors
-from converter.variable_flow import HANDLE_OP, OBJECT, Classes, Consumer, ResourceFlow, Slot, object_slot
+from converter.variable_flow import HANDLE_OP, OBJECT, Consumer, ResourceFlow, Slot, object_slot
 from converter.variable_uses import Served, UseKind, VariableUse, use_kind, value_attr
 
 _FLOAT = types_pb2.DT_FLOAT
@@ -47,14 +48,6 @@ class Variable:
     companions: tuple[str, ...]
     uses: tuple[VariableUse, ...]
     ineligible: str | None
-
-    @property
-    def is_served(self) -> bool:
-        """Whether a signature reaches it or a companion. What is not served takes no room on the TPU.
-
-        Among it are an optimizer's settings, which training needs in float32: beta_2 = 0.999 is 1 in bfloat16.
-        """
-        return any(use.served for use in self.uses)
 
 
 def find_variables(model: Model) -> list[Variable]:

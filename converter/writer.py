@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from converter import checkpoint
+from converter.checkpoint import Progress
 from converter.errors import OutputError
 from converter.model import Model
 from converter.reader import FINGERPRINT_FILE, SAVED_MODEL_FILE, VARIABLES_PREFIX
 
 _STAGING_PREFIX = ".tpu-convert-staging-"
 _PROTO_LIMIT = 2**31 - 1  # bytes; protobuf's own limit
-
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 def check_output_dir(input_dir: Path, output_dir: Path, overwrite: bool) -> None:

@@ -147,16 +147,9 @@ def test_callers_reach_their_targets_through_others() -> None:
     assert set(graph_edit.callers_of(GRAPH, ["e"])) == {"e", "c", "a", "b", "main"}
 
 
-def test_a_call_path_is_a_shortest_one() -> None:
-    assert graph_edit.call_path(GRAPH, "main", "c") == ["main", "a", "c"]
-    assert graph_edit.call_path(GRAPH, "c", "c") == ["c"]
-    assert graph_edit.call_path(GRAPH, "a", "d") == []
-
-
 def test_a_chain_of_many_calls_is_no_problem() -> None:
     graph = {str(i): [str(i + 1)] for i in range(20_000)}
     assert len(graph_edit.reachable(graph, ["0"])) == 20_001
-    assert len(graph_edit.call_path(graph, "0", "300")) == 301
 
 
 def test_callers_become_stateful_and_nothing_else_does() -> None:

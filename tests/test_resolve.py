@@ -5,8 +5,9 @@ import re
 import pytest
 
 from converter.errors import ConversionError
+from converter.graph_edit import drop_jit_compile
 from converter.options import FunctionKind, FunctionRef
-from converter.resolve import drop_jit_compile, resolve, resolve_all
+from converter.resolve import resolve, resolve_all
 from tests.harness import parse_model, render
 
 MODEL = """

@@ -472,12 +472,16 @@ def save(root: tf.Module, directory: Path, **functions: Any) -> Path:
     return directory
 
 
+def _is_served(variable: Variable) -> bool:
+    return any(use.served for use in variable.uses)
+
+
 def convert(source: Path, target: Path, edit: Callable[[Model], None] = lambda model: None) -> list[Variable]:
     """Stores everything eligible that is served as bfloat16; returns it."""
     model = read_model(source)
     edit(model)
     verify_structure(model)
-    done = store_as_bfloat16(model, [v for v in find_variables(model) if v.is_served and v.ineligible is None], ())
+    done = store_as_bfloat16(model, [v for v in find_variables(model) if _is_served(v) and v.ineligible is None], ())
     verify_structure(model)
     write_model(model, target)
     return done

@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorflow.core.framework import function_pb2
 
-from converter import batching_rules, graph_edit, resolve, shapes, tpu
+from converter import batching_rules, graph_edit, shapes, tpu
 from converter.batching_op import (
     argument_order,
     batch_node,
@@ -71,7 +71,7 @@ class Batch:
             batched.append(_details(model, update.name, "batching op", update.node))
         around = [s.name for t in plan.targets if (s := t.scope or model.scope(t.function)).function is not None]
         if around:
-            resolve.drop_jit_compile(model, around)
+            graph_edit.drop_jit_compile(model, around)
             graph_edit.make_callers_stateful(model, around)
         result.details["batched"] = batched
         result.details["not_batched"] = {s.where: s.reason for s in plan.skips}

@@ -15,7 +15,7 @@ from converter.retype import Retyping
 from converter.retype_rewrite import Rewritten, rewrite
 from converter.type_graph import TypeGraph
 from converter.variable_storage import store_as_bfloat16
-from converter.variables import Variable, find_variables
+from converter.variables import Variable, VariableIndex
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,14 @@ class BFloat16:
             refuse_existing_bfloat16(model, region)
         result.warnings += warnings_for_absent(model, self.filterlist)
         region = copy_shared(model, region, result)
-        variables = find_variables(model)
+        index = VariableIndex(model)
+        variables = index.variables
         types = TypeGraph(model, region.scopes, region.observed, op_filter, is_entry, region.fixed)
         choice = find_candidates(variables, op_filter, types)
         retyping = Retyping(types, set(reads(choice.candidates)))
         choice.restrict(retyping)
         result.warnings += warnings_of_cpu_readers(model, variables, types)
-        stored = store_as_bfloat16(model, choice.candidates, list(region.scopes))
+        stored = store_as_bfloat16(model, choice.candidates, list(region.scopes), index)
         retyping.settle_variables(set(reads(stored)))
         rewritten = rewrite(model, types, retyping)
         _report(region, choice, stored, rewritten, result)

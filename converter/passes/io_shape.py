@@ -96,9 +96,7 @@ def _obstacle(model: Model, computation: tpu.TpuComputation, uses: dict[str, lis
     name = computation.function.signature.name
     if len(uses[name]) > 1:
         return f"the TPU function is used by {len(uses[name])} nodes, which would all have to change"
-    exposed = {saved.bare_concrete_function.concrete_function_name for saved in model.object_graph.nodes}
-    exposed.update(n for saved in model.object_graph.nodes for n in saved.function.concrete_functions)
-    if name in exposed:
+    if name in model.exposed_functions():
         return "the TPU function itself can be called by users of the model, so its types must stay"
     return None
 

@@ -15,7 +15,7 @@ from converter.graph_edit import make_node, type_attr
 from converter.model import FunctionDef, Model, Scope
 from converter.options import FunctionRef, XlaShardingOptions
 from converter.pass_result import PassResult
-from converter.resolve import JIT_ATTR, ResolvedFunction, drop_jit_compile, resolve_all
+from converter.resolve import ResolvedFunction, resolve_all
 from converter.sharding import check_sharding
 
 _MARKER = tpu.CLUSTER_ATTR
@@ -62,7 +62,7 @@ class PlaceOnTpu:
             for node in model.functions[body].node_def:
                 graph_edit.rename_callees(node, bodies)
         if bodies:
-            drop_jit_compile(model, bodies)
+            graph_edit.drop_jit_compile(model, bodies)
             graph_edit.make_callers_stateful(model, bodies)
         return result
 
@@ -113,7 +113,7 @@ class PlaceOnTpu:
         """Rules 1 and 2 for one function; returns the name of its body."""
         body, _ = graph_edit.outline(model, resolved.function, "body")
         on_tpu, call = graph_edit.outline(model, resolved.function, "on_tpu")
-        on_tpu.attr.pop(JIT_ATTR, None)
+        on_tpu.attr.pop(graph_edit.JIT_ATTR, None)
         _build_cluster(on_tpu, self.sharding)
         _build_call_site(model.functions[resolved.function], call, resolved.given, self.sharding)
         result.changed(resolved.function, f"runs on the TPU as {on_tpu.signature.name}")

@@ -17,46 +17,19 @@ from converter.pass_result import PassResult
 from converter.passes.io_shape import IoShape
 from converter.reader import read_model
 from testdata.make_testdata import MODELS
-from tests.oracle import Loader, Values, assert_same, open_model
+from tests.e2e.cases import BATCH_SIZES, answers, names
+from tests.oracle import assert_same, open_model
 
 Testdata = Callable[[str], Path]
 
-BATCH_SIZES = (1, 3)
 NOTHING_TO_RESHAPE = ("unknown_rank",)
 ONLY_IO_SHAPES = "\nbfloat16_optimization: DISABLED"
-
-
-def names() -> list[object]:
-    """The models that can be converted; those of real size are slow."""
-    return [
-        pytest.param(name, marks=pytest.mark.slow) if model.slow else name
-        for name, model in MODELS.items()
-        if not model.error
-    ]
 
 
 def io_shape(report: ConversionReport) -> PassResult:
     """What the pass said; it is the last one."""
     assert report.passes[-1].name == "io_shape"
     return report.passes[-1].result
-
-
-def answers(name: str, directory: Path, loader: Loader, meta_optimizer: bool) -> list[Values | object]:
-    """What the model answers to its signatures and, with the v2 loader, to direct calls of its functions."""
-    model = MODELS[name]
-    with open_model(directory, loader, meta_optimizer) as opened:
-        found: list[Values | object] = [
-            opened.run(signature, model.make_inputs(signature, batch))
-            for signature in model.signatures
-            for batch in BATCH_SIZES
-        ]
-        if opened.loaded is not None:
-            found += [
-                opened.call(attribute, *model.make_arguments(attribute, batch))
-                for attribute in model.direct
-                for batch in BATCH_SIZES
-            ]
-    return found
 
 
 @pytest.mark.parametrize("name", names())

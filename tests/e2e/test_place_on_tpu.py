@@ -13,21 +13,12 @@ import tensorflow as tf
 
 from converter import ConversionError, convert, write_cpu_twin
 from testdata.make_testdata import MODELS
-from tests.oracle import LOADERS, Loader, Values, assert_same, open_model
+from tests.e2e.cases import answers, names
+from tests.oracle import LOADERS, assert_same, open_model
 
 Testdata = Callable[[str], Path]
 
-BATCH_SIZES = (1, 3)
 WITHOUT_OPTIMIZATIONS = "\ndisable_default_optimizations: true"
-
-
-def names(*always: str) -> list[object]:
-    """The models that can be converted; those of real size are slow, except where the test can afford one of them."""
-    return [
-        pytest.param(name, marks=pytest.mark.slow) if model.slow and name not in always else name
-        for name, model in MODELS.items()
-        if not model.error
-    ]
 
 
 def converted(name: str, original: Path, directory: Path) -> Path:
@@ -37,24 +28,6 @@ def converted(name: str, original: Path, directory: Path) -> Path:
 
 def files(directory: Path) -> dict[str, bytes]:
     return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
-
-
-def answers(name: str, directory: Path, loader: Loader, meta_optimizer: bool) -> list[Values | object]:
-    """What the model answers to its signatures and, with the v2 loader, to direct calls of its functions."""
-    model = MODELS[name]
-    with open_model(directory, loader, meta_optimizer) as opened:
-        found: list[Values | object] = [
-            opened.run(signature, model.make_inputs(signature, batch))
-            for signature in model.signatures
-            for batch in BATCH_SIZES
-        ]
-        if opened.loaded is not None:
-            found += [
-                opened.call(attribute, *model.make_arguments(attribute, batch))
-                for attribute in model.direct
-                for batch in BATCH_SIZES
-            ]
-    return found
 
 
 def assert_twin_answers_alike(name: str, original: Path, directory: Path, meta_optimizer: bool, rtol: float) -> None:
