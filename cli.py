@@ -91,7 +91,14 @@ def _convert(
     from converter import convert
 
     with _progress_bar() as progress:
-        report = convert(input_model_dir, output_model_dir, options, progress=progress, **keywords)
+        report = convert(
+            input_model_dir,
+            output_model_dir,
+            options,
+            count_flops=report_json is not None,
+            progress=progress,
+            **keywords,
+        )
     for line in report.summary():
         click.echo(line, err=True)
     _print_report(report)

@@ -7,7 +7,7 @@ one process, and prints CPU seconds, and seconds by stage. The shapes:
     nested    the same nodes in functions of 50 nodes, called in a tree, some of them through If
     wide      the same nodes, all reading the function's argument and summed up at the end
 
-    python -m benchmarks.linear [--sizes 5000,10000,20000] [--repeats 5]
+    python -m benchmarks.linear [--sizes 5000,10000,20000] [--repeats 5] [--optimizations] [--count_flops]
 
 The graphs are made of protos directly, since tracing them would take far longer than converting.
 """
@@ -29,7 +29,8 @@ from converter.graph_edit import const_node, func_attr, make_node, type_attr, ty
 
 FLOAT, RESOURCE = types_pb2.DT_FLOAT, types_pb2.DT_RESOURCE
 T = type_attr(FLOAT)
-OPTIONS = 'tpu_functions { function_alias: "tpu_func" } disable_default_optimizations: true'
+TPU_FUNCTION = 'tpu_functions { function_alias: "tpu_func" }'
+OPTIONS = f"{TPU_FUNCTION} disable_default_optimizations: true"
 NODES_PER_FUNCTION = 50
 READ_EVERY = 20
 
@@ -134,12 +135,12 @@ def write_model(functions: list[Any], directory: Path) -> int:
 SHAPES: dict[str, Callable[[int], list[Any]]] = {"flat": flat, "nested": nested, "wide": wide}
 
 
-def measure(model: Path, out: Path, repeats: int) -> tuple[float, dict[str, float]]:
+def measure(model: Path, out: Path, repeats: int, options: str, count_flops: bool) -> tuple[float, dict[str, float]]:
     """CPU seconds of a conversion, which other work on the machine disturbs least, and seconds of its stages."""
     runs = []
     for _ in range(repeats):
         start = time.process_time()
-        report = convert(model, out, OPTIONS, overwrite=True)
+        report = convert(model, out, options, overwrite=True, count_flops=count_flops)
         seconds = time.process_time() - start
         runs.append((seconds, {**report.seconds, **{p.name: p.seconds for p in report.passes}}))
     return min(runs, key=lambda run: run[0])
@@ -149,7 +150,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="5000,10000,20000", help="numbers of nodes, comma-separated")
     parser.add_argument("--repeats", type=int, default=5, help="the best of so many runs counts")
+    parser.add_argument("--optimizations", action="store_true", help="with the default optimizations")
+    parser.add_argument("--count_flops", action="store_true", help="with FLOPs and bytes in the report")
     arguments = parser.parse_args()
+    options = TPU_FUNCTION if arguments.optimizations else OPTIONS
     sizes = [int(size) for size in arguments.sizes.split(",")]
     print("| graph | nodes | functions | MB | CPU s | against the size before | stages |")
     print("|---|---:|---:|---:|---:|---:|---|")
@@ -164,7 +168,7 @@ def main() -> None:
                 functions = make(size)
                 model = directory / f"{shape}_{size}"
                 megabytes = write_model(functions, model) / 1e6
-                seconds, stages = measure(model, directory / "out", arguments.repeats)
+                seconds, stages = measure(model, directory / "out", arguments.repeats, options, arguments.count_flops)
                 ratio = f"{seconds / before:.2f}" if before else ""
                 nodes = sum(len(f.node_def) for f in functions)
                 told = ", ".join(f"{key} {value:.3f}" for key, value in stages.items())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from converter import cost, reader, verifier, writer
+from converter import cost, reader, verifier, workload, writer
 from converter.checkpoint import Progress
 from converter.model import Model
 from converter.options import ConverterOptions, parse_options
@@ -27,6 +27,7 @@ def convert(
     dry_run: bool = False,
     allow_incompatible: bool = False,
     allow_batching_violations: bool = False,
+    count_flops: bool = False,
     progress: Progress | None = None,
 ) -> ConversionReport:
     """Converts a TensorFlow 2 SavedModel into one that a Cloud TPU can serve.
@@ -39,6 +40,7 @@ def convert(
       dry_run: do everything but write.
       allow_incompatible: string, variant and table arguments of TPU functions are warnings, not errors.
       allow_batching_violations: certain violations of the batching op's shape rules are warnings, not errors.
+      count_flops: add FLOPs and bytes to the report, which takes shape inference through the whole model.
       progress: called with (bytes done, bytes in all) while variables are rewritten.
 
     Returns:
@@ -61,6 +63,7 @@ def convert(
     changed = any(r.result.changes for r in reports)
     if not dry_run:
         _timed(seconds, "write", lambda: writer.write_model(model, target, unchanged=not changed, progress=progress))
+    work = _timed(seconds, "count_flops", lambda: workload.model_workload(model)) if count_flops else None
     return ConversionReport(
         cost=cost.model_cost(model),
         passes=tuple(reports),
@@ -71,6 +74,7 @@ def convert(
         notes=(f"The input graph is inconsistent, so the result was not checked: {verifier.summary(odd)}.",)
         if odd
         else (),
+        workload=work,
     )
 
 

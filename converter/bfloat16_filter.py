@@ -108,7 +108,7 @@ class OpFilter:
         if _OUTSIDE_COMPILATION in node.attr:
             return "runs on the CPU in the midst of TPU code"
         attrs = frozenset(float_attrs)
-        if not attrs or node.op in tpu_markers():
+        if not attrs or node.op in ops.TPU_MARKERS:
             return None
         return _kernel_reason(node.op, attrs, _unwilling_attr(definition, attrs), on_tpu)
 
@@ -155,11 +155,6 @@ def _cpu_kernels(op: str) -> list[dict[str, list[str]]]:
         for kernel in kernels.get_registered_kernels_for_op(op).kernel
         if kernel.device_type in ("CPU", "DEFAULT")
     ]
-
-
-def tpu_markers() -> tuple[str, str]:
-    """The ops through which tensors enter and leave a TPU cluster."""
-    return "TPUReplicatedInput", "TPUReplicatedOutput"
 
 
 @functools.cache

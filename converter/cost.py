@@ -51,7 +51,7 @@ def model_cost(model: Model) -> Cost:
 
     A function counts at every call site. Every TPU function of the model has an entry, even at 0 calls.
     """
-    names = _tpu_names(model)
+    names = tpu.display_names(model)
     calculator = _Calculator(model, names)
     total = Cost(tpu=Counter(dict.fromkeys(names.values(), 0)))
     for node in graph_edit.served_nodes(model):
@@ -61,12 +61,8 @@ def model_cost(model: Model) -> Cost:
 
 def function_costs(model: Model, names: Iterable[str]) -> dict[str, int]:
     """Cost of one call of each of these functions, CPU and TPU together."""
-    calculator = _Calculator(model, _tpu_names(model))
+    calculator = _Calculator(model, tpu.display_names(model))
     return {name: calculator.function(name).total for name in names}
-
-
-def _tpu_names(model: Model) -> dict[str, str]:
-    return {c.function.signature.name: tpu.display_name(model, c) for c in tpu.tpu_computations(model)}
 
 
 class _Calculator:

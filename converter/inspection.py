@@ -9,8 +9,9 @@ from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
-from converter import compatibility, cost, graph_edit, tpu
+from converter import compatibility, cost, graph_edit, tpu, workload
 from converter.model import FunctionDef, Model
+from converter.op_work import Work
 from converter.reader import read_model
 
 
@@ -23,6 +24,7 @@ class FunctionInfo:
       arguments: "name: dtype" of each tensor argument.
       resources: number of resource arguments, which are variables or tables.
       cost: by the heuristic of `converter.cost`, calls included.
+      flops, bytes: of one call with one row, calls included; see `converter.workload`.
       on_tpu: whether it runs on the TPU already.
       problems: why it cannot be put on the TPU as it is.
     """
@@ -33,6 +35,8 @@ class FunctionInfo:
     arguments: tuple[str, ...]
     resources: int
     cost: int
+    flops: int
+    bytes: int
     on_tpu: bool
     problems: tuple[str, ...]
 
@@ -51,18 +55,36 @@ class Inspection:
         lines = ["Signatures"]
         by_nodes = "nodes of the main graph, which no option can name"
         lines += [f"  {key} -> {function or by_nodes}" for key, function in self.signatures.items()] or ["  none"]
-        lines += ["", "Functions that the signatures reach, costliest first", f"  {'Cost':<10}Function"]
+        lines += [
+            "",
+            "Functions that the signatures reach, costliest first",
+            _columns("Cost", "FLOPs", "Bytes") + "Function",
+        ]
         for f in self.functions:
             names = [f'function_alias: "{f.alias}"'] if f.alias else []
             names += [f'signature_name: "{s}"' for s in f.signatures]
             names.append(f'concrete_function_name: "{f.name}"')
-            lines.append(f"  {f.cost:<10}{names[0]}")
-            lines += [f"  {'':<10}{name}" for name in names[1:]]
-            lines.append(f"  {'':<12}({', '.join([*f.arguments, *_count(f.resources)])})")
+            below = _columns("", "", "")
+            lines.append(_columns(str(f.cost), magnitude(f.flops), magnitude(f.bytes)) + names[0])
+            lines += [below + name for name in names[1:]]
+            lines.append(f"{below}  ({', '.join([*f.arguments, *_count(f.resources)])})")
             if f.on_tpu:
-                lines.append(f"  {'':<12}on the TPU already")
-            lines += [f"  {'':<12}not for the TPU as it is: {problem}" for problem in f.problems]
+                lines.append(f"{below}  on the TPU already")
+            lines += [f"{below}  not for the TPU as it is: {problem}" for problem in f.problems]
         return "\n".join(lines)
+
+
+def _columns(cost: str, flops: str, size: str) -> str:
+    return f"  {cost:<10}{flops:<8}{size:<8}"
+
+
+def magnitude(count: int) -> str:
+    """Three digits and a prefix: 1234567 is 1.23M."""
+    value, prefixes = float(count), ["", "k", "M", "G", "T", "P"]
+    while value >= 999.5 and len(prefixes) > 1:
+        value /= 1000
+        del prefixes[0]
+    return f"{value:.3g}{prefixes[0]}"
 
 
 def _count(resources: int) -> list[str]:
@@ -81,7 +103,10 @@ def inspect_model(model_dir: Path | str) -> Inspection:
     served = graph_edit.reachable(graph, [f for f in signatures.values() if f in model.functions])
     on_tpu = set(tpu.tpu_scopes(model))
     costs = cost.function_costs(model, served)
-    infos = [_function_info(model, model.functions[n], signatures, graph, costs[n], n in on_tpu) for n in served]
+    works = workload.function_workloads(model, served)
+    infos = [
+        _function_info(model, model.functions[n], signatures, graph, costs[n], works[n], n in on_tpu) for n in served
+    ]
     return Inspection(signatures, tuple(sorted(infos, key=lambda f: (-f.cost, f.name))))
 
 
@@ -91,6 +116,7 @@ def _function_info(
     signatures: dict[str, str],
     graph: dict[str, list[str]],
     own_cost: int,
+    work: Work,
     on_tpu: bool,
 ) -> FunctionInfo:
     name = function.signature.name
@@ -111,6 +137,8 @@ def _function_info(
         ),
         resources=sum(a.type == types_pb2.DT_RESOURCE for a in function.signature.input_arg),
         cost=own_cost,
+        flops=work.flops,
+        bytes=work.bytes,
         on_tpu=already,
         problems=() if already else tuple(problems),
     )

@@ -29,6 +29,17 @@ BRANCHES = {
 }
 # Ops that run the functions in their attributes cond and body, both on all their inputs.
 LOOPS = frozenset({"While", "StatelessWhile"})
+# Through these, tensors enter and leave a TPU cluster.
+TPU_MARKERS = frozenset({"TPUReplicatedInput", "TPUReplicatedOutput"})
+# Ops that pass values on, in whatever order and number, and compute nothing.
+MOVEMENT = frozenset({
+    *("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "XlaSharding"),
+    *("Reshape", "Squeeze", "ExpandDims", "Transpose", "ConjugateTranspose", "Pack", "Unpack", "Concat", "ConcatV2"),
+    *("Split", "SplitV", "Slice", "StridedSlice", "Gather", "GatherV2", "GatherNd", "Tile", "BroadcastTo", "Pad"),
+    *("PadV2", "MirrorPad", "Reverse", "ReverseV2", "ReverseSequence", "Roll", "SpaceToBatchND", "BatchToSpaceND"),
+    *("SpaceToDepth", "DepthToSpace", "Select", "SelectV2", "Switch", "Merge", "Enter", "Exit", "NextIteration"),
+    *TPU_MARKERS,
+})  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import Any
 
 from converter.cost import Cost
 from converter.pass_result import PassResult
+from converter.workload import Workload
 
+_CPU_ROW = "[CPU cost]"
 _PERCENT_WIDTH = 10
 _COST_WIDTH = 8
 
@@ -33,6 +35,7 @@ class ConversionReport:
       seconds: wall time by stage (read, verify, write), passes apart.
       versions: of tpu-convert, tensorflow and the TensorFlow that exported the model.
       notes: remarks on the conversion as a whole.
+      workload: FLOPs and bytes of the converted model, if they were asked for.
     """
 
     cost: Cost
@@ -42,6 +45,7 @@ class ConversionReport:
     seconds: dict[str, float]
     versions: dict[str, str]
     notes: tuple[str, ...] = field(default=())
+    workload: Workload | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -55,7 +59,6 @@ class ConversionReport:
         """The report block, to the letter in the layout of the reference."""
         total = self.cost.total
         tpu, cpu = self.cost.tpu_total, self.cost.cpu
-        rows = [(cpu, "[CPU cost]"), *((cost, name) for name, cost in self.cost.tpu.items())]
         lines = [
             "-------- Conversion Report --------",
             f"TPU cost of the model: {_percent(tpu, total):>5}% ({tpu}/{total})",
@@ -65,7 +68,7 @@ class ConversionReport:
             "=" * 32,
             _row("%", "Cost", "Name"),
             "-" * 32,
-            *(_row(_percent(cost, total), str(cost), name) for cost, name in rows),
+            *(_row(_percent(cost, total), str(cost), name) for cost, name in self._rows()),
             "-" * 32,
         ]
         return "\n".join(lines)
@@ -102,6 +105,7 @@ class ConversionReport:
         """Everything in the report as JSON-serializable values; costs are integers, times seconds, sizes bytes."""
         return {
             "cost": {"total": self.cost.total, "cpu": self.cost.cpu, "tpu": dict(self.cost.tpu)},
+            "breakdown": self._breakdown(),
             "passes": [
                 {"name": p.name, "seconds": round(p.seconds, 6), **dataclasses.asdict(p.result)} for p in self.passes
             ],
@@ -112,6 +116,21 @@ class ConversionReport:
             "seconds": {k: round(v, 6) for k, v in self.seconds.items()},
             "versions": self.versions,
         }
+
+    def _rows(self) -> list[tuple[int, str]]:
+        """Cost and name of each row of the breakdown."""
+        return [(self.cost.cpu, _CPU_ROW), *((cost, name) for name, cost in self.cost.tpu.items())]
+
+    def _breakdown(self) -> list[dict[str, Any]]:
+        """The rows of the report's table, with FLOPs and bytes for one row of the batch as columns of their own."""
+        rows = []
+        for cost, name in self._rows():
+            row = {"name": name, "percent": float(_percent(cost, self.cost.total)), "cost": cost}
+            if self.workload is not None:
+                work = self.workload.cpu if name == _CPU_ROW else self.workload.tpu[name]
+                row |= {"flops": work.flops, "bytes": work.bytes}
+            rows.append(row)
+        return rows
 
 
 def _percent(part: int, whole: int) -> str:

@@ -101,7 +101,7 @@ class _Inference:
         while True:
             try:
                 shapes = _import(self._model, scope, arguments, known, keep_recorded)
-            except ValueError as error:
+            except (ValueError, tf.errors.OpError) as error:
                 if not keep_recorded:
                     raise ShapeInferenceError(
                         f'The shapes inside "{scope.name}" cannot be inferred for arguments of the shapes '

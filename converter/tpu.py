@@ -70,3 +70,8 @@ def display_name(model: Model, computation: TpuComputation) -> str:
     aliases = model.meta_graph.meta_info_def.function_aliases
     scope, function = computation.scope.name, computation.function.signature.name
     return str(aliases[scope]) if scope in aliases else str(function)
+
+
+def display_names(model: Model) -> dict[str, str]:
+    """Function that runs on the TPU -> what to call it in reports."""
+    return {c.function.signature.name: display_name(model, c) for c in tpu_computations(model)}

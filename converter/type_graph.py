@@ -17,7 +17,7 @@ from typing import Any
 from tensorflow.core.framework import types_pb2
 
 from converter import graph_edit, ops, tpu
-from converter.bfloat16_filter import OpFilter, tpu_markers
+from converter.bfloat16_filter import OpFilter
 from converter.model import MAIN_GRAPH, FunctionDef, Model, NodeDef, Scope
 from converter.normalization import NORMALIZATION, normalization_nodes
 from converter.type_places import Edge, NodePlaces, Places, Site, Tensor, makes_list
@@ -27,14 +27,6 @@ from converter.variable_uses import value_attr
 _FLOAT, _VARIANT, _RESOURCE = types_pb2.DT_FLOAT, types_pb2.DT_VARIANT, types_pb2.DT_RESOURCE
 
 _DIRECT_CALLS = {"PartitionedCall", "StatefulPartitionedCall", tpu.TPU_CALL}
-_MOVEMENT = {
-    *("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "XlaSharding"),
-    *("Reshape", "Squeeze", "ExpandDims", "Transpose", "ConjugateTranspose", "Pack", "Unpack", "Concat", "ConcatV2"),
-    *("Split", "SplitV", "Slice", "StridedSlice", "Gather", "GatherV2", "GatherNd", "Tile", "BroadcastTo", "Pad"),
-    *("PadV2", "MirrorPad", "Reverse", "ReverseV2", "ReverseSequence", "Roll", "SpaceToBatchND", "BatchToSpaceND"),
-    *("SpaceToDepth", "DepthToSpace", "Select", "SelectV2", "Switch", "Merge", "Enter", "Exit", "NextIteration"),
-    *tpu_markers(),
-}
 
 # An edge, the vertex that its tensor's kind flows to, and the dtype of its input; until the scope's tensors are known.
 _Waiting = tuple[Edge, int, int]
@@ -187,7 +179,7 @@ class TypeGraph:
         else:
             self._kinds.add_floor(vertex, Kind.DATA)
         ends = (edge.node, None if tensor is None else tensor.node)
-        if any(end is not None and end.op in tpu_markers() for end in ends):
+        if any(end is not None and end.op in ops.TPU_MARKERS for end in ends):
             # Nothing may stand between a marker and its neighbours.
             self._join(source, edge.place, "is next to a marker of the TPU cluster")
         self.edges.append(edge)
@@ -211,7 +203,7 @@ class TypeGraph:
         if not any(s.dtype in (_FLOAT, _VARIANT) for s in (*taken, *given)) and not makes_list(node):
             self._call(scope, node, [], [])
             return
-        own = NodePlaces(self._places, scope, node, node.op in _MOVEMENT or _callees(node, self.model) is not None)
+        own = NodePlaces(self._places, scope, node, node.op in ops.MOVEMENT or _callees(node, self.model) is not None)
         if node.op in self._arguments:
             in_places, out_places = list(self._arguments[node.op]), list(self._results[node.op])
         else:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from converter.errors import ModelReadError
-from converter.inspection import FunctionInfo, inspect_model
+from converter.inspection import FunctionInfo, inspect_model, magnitude
 from tests.harness import write_model_text
 
 TEXT = """
@@ -24,7 +24,10 @@ main {
   c = PartitionedCall(a:output:0) {f: @stub, Tin: [float32], Tout: [float32]}
   return a:output:0
 }
-@__inference_encode_7(x: float32, v: resource) -> (y: float32) { m = MatMul(x, x) {T: float32}; return m:product:0 }
+@__inference_encode_7(x: float32 {_output_shapes: [<4,4>]}, v: resource) -> (y: float32) {
+  m = MatMul(x, x) {T: float32}
+  return m:product:0
+}
 @text(x: float32) -> (s: string) { s = AsString(x) {T: float32}; return s:output:0 }
 @stub(x: float32) -> (y: float32) {
   o = TPUOrdinalSelector()
@@ -58,6 +61,8 @@ def test_what_is_told_of_a_function(model: Path) -> None:
         arguments=("x: float32",),
         resources=1,
         cost=1000,
+        flops=2 * 4 * 4 * 4,
+        bytes=3 * 4 * 4 * 4,
         on_tpu=False,
         problems=(),
     )
@@ -72,16 +77,27 @@ def test_the_text_names_each_function_as_the_options_would(model: Path) -> None:
     assert text.startswith(
         "Signatures\n  nodes -> nodes of the main graph, which no option can name\n  serving_default -> serve\n\nFunc"
     )
-    assert (
-        '  1000      function_alias: "encoder"\n            concrete_function_name: "__inference_encode_7"\n'
-        "              (x: float32, 1 resource)\n"
-    ) in text
-    assert '  1004      signature_name: "serving_default"\n            concrete_function_name: "serve"\n' in text
-    assert "              not for the TPU as it is: ops without a TPU kernel: AsString" in text
-    assert (
-        '  3         concrete_function_name: "stub"\n              (x: float32)\n              on the TPU already\n'
-        in text
-    )
+    lines = [
+        "  Cost      FLOPs   Bytes   Function",
+        '  1004      131     216     signature_name: "serving_default"',
+        '                            concrete_function_name: "serve"',
+        "                              (x: float32)",
+        '  1000      128     192     function_alias: "encoder"',
+        '                            concrete_function_name: "__inference_encode_7"',
+        "                              (x: float32, 1 resource)",
+        '  3         2       20      concrete_function_name: "stub"',
+        "                              (x: float32)",
+        "                              on the TPU already",
+    ]
+    assert "\n".join(lines) in text
+    assert "                              not for the TPU as it is: ops without a TPU kernel: AsString" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0"), (999, "999"), (1000, "1k"), (1_234_567, "1.23M"), (999_600, "1M"), (7.7e9, "7.7G")]
+)
+def test_magnitudes_have_three_digits(count: int, text: str) -> None:
+    assert magnitude(count) == text
 
 
 def test_a_model_without_signatures(tmp_path: Path) -> None:

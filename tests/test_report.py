@@ -57,6 +57,10 @@ def test_the_json_has_everything() -> None:
     found = report(Cost(2, Counter(f=3)), first, PassResult())
     assert json.loads(json.dumps(found.to_json())) == {
         "cost": {"total": 5, "cpu": 2, "tpu": {"f": 3}},
+        "breakdown": [
+            {"name": "[CPU cost]", "percent": 40.0, "cost": 2},
+            {"name": "f", "percent": 60.0, "cost": 3},
+        ],
         "passes": [
             {
                 "name": "pass_0",

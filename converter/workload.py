@@ -1,0 +1,117 @@
+"""FLOPs and bytes of a model: what runs where, beside the heuristic's integers of `cost`.
+
+Counted as the heuristic counts: a call adds what it calls at every call site, a loop its body and condition once, a
+branch all its branches. Shapes are inferred for the arguments of each call; a dimension that stays unknown, such as
+the batch of a signature, counts as 1. So all figures are for one row, and lower bounds where sizes depend on values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from converter import graph_edit, ops, shapes, tpu
+from converter.model import MAIN_GRAPH, Model, NodeDef, Scope
+from converter.op_work import TensorInfo, Work, op_work
+from converter.shapes import Shape
+
+_ShapeOf = Callable[[str], Shape]
+
+
+@dataclass
+class Workload:
+    """Work on the CPU, and on the TPU by the name that the user gave."""
+
+    cpu: Work = field(default_factory=Work)
+    tpu: dict[str, Work] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Work:
+        return sum(self.tpu.values(), self.cpu)
+
+    def add(self, other: Workload) -> None:
+        self.cpu += other.cpu
+        for name, work in other.tpu.items():
+            self.tpu[name] = self.tpu.get(name, Work()) + work
+
+
+def model_workload(model: Model) -> Workload:
+    """Work of all that the signatures reach, for one row. Every TPU function of the model has an entry."""
+    counter = _Counter(model)
+    result = Workload(tpu={name: Work() for name in counter.tpu_names.values()})
+    result.add(counter.nodes(model.main_scope(), graph_edit.served_nodes(model), counter.shapes_in(MAIN_GRAPH, [()])))
+    return result
+
+
+def function_workloads(model: Model, names: Iterable[str]) -> dict[str, Work]:
+    """Work of one call of each of these functions, CPU and TPU together, for the argument shapes that it declares."""
+    counter = _Counter(model)
+    return {name: counter.function(name, _declared(model, name)).total for name in names}
+
+
+def _declared(model: Model, name: str) -> tuple[Shape, ...]:
+    function = model.functions[name]
+    return tuple(shapes.declared_shape(function, i) for i in range(len(function.signature.input_arg)))
+
+
+class _Counter:
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.tpu_names = tpu.display_names(model)
+        self._known: dict[tuple[str, tuple[Shape, ...]], Workload] = {}
+
+    def function(self, name: str, arguments: Iterable[Shape]) -> Workload:
+        key = (name, tuple(_of_one_row(shape) for shape in arguments))
+        if key not in self._known:
+            self._known[key] = Workload()  # what a recursive function sees of itself
+            scope = self._model.scope(name)
+            # One row may be what the function cannot compute, such as halves of a batch.
+            known = self.shapes_in(name, [key[1], _declared(self._model, name)])
+            self._known[key] = self.nodes(scope, scope.nodes, known)
+        return self._known[key]
+
+    def shapes_in(self, name: str, arguments: Iterable[Sequence[Shape]]) -> _ShapeOf:
+        """Shapes in a scope for the first of these arguments that it can compute; unknown ones if there is none."""
+        for given in arguments:
+            try:
+                return shapes.infer(self._model, name, given).of
+            except shapes.ShapeInferenceError:
+                continue
+        return lambda ref: None
+
+    def nodes(self, scope: Scope, nodes: Iterable[NodeDef], known: _ShapeOf) -> Workload:
+        """Work of these nodes of a scope, given the shapes of its tensors."""
+        result = Workload()
+        for node in nodes:
+            called = graph_edit.called_functions(node, self._model)
+            if called:
+                result.add(self._call(node, called, known))
+                continue
+            definition = ops.op_def(node.op, self._model)
+            if definition is not None:
+                refs = zip(ops.input_slots(node, definition), graph_edit.data_inputs(node), strict=True)
+                taken = [TensorInfo(slot.dtype, known(ref)) for slot, ref in refs]
+                given = [
+                    TensorInfo(slot.dtype, known(scope.ref(node.name, slot.arg, slot.index, i)))
+                    for i, slot in enumerate(ops.output_slots(node, definition))
+                ]
+                result.cpu += op_work(node, taken, given)
+        return result
+
+    def _call(self, node: NodeDef, called: list[str], known: _ShapeOf) -> Workload:
+        given = [known(ref) for ref in graph_edit.data_inputs(node)]
+        if node.op in ops.BRANCHES:
+            given = given[1:]
+        result = Workload()
+        for name in called:
+            count = len(self._model.functions[name].signature.input_arg)
+            # What takes its arguments in another way (a map over a data set, say) tells nothing of their shapes.
+            fits = node.op == tpu.TPU_CALL or len(given) == count
+            result.add(self.function(name, given[:count] if fits else _declared(self._model, name)))
+        if node.op == tpu.TPU_CALL:
+            return Workload(tpu={self.tpu_names[called[0]]: result.total})
+        return result
+
+
+def _of_one_row(shape: Shape) -> Shape:
+    return None if shape is None else tuple(1 if size is None else size for size in shape)
