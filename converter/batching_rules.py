@@ -16,7 +16,8 @@ from tensorflow.core.protobuf import struct_pb2
 
 from converter import shapes
 from converter.model import FunctionDef, Model
-from converter.shapes import Shape, ShapeInferenceError
+from converter.shape_inference import ShapeInferenceError, infer
+from converter.shapes import Shape
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _result_violations(model: Model, component: Component, function: FunctionDef
             for i, shape in enumerate(component.declared)
         ]
         try:
-            inferred = shapes.infer(model, component.function, arguments)
+            inferred = infer(model, component.function, arguments)
         except ShapeInferenceError as error:
             return [_cannot_compute(component, size, error)]
         results.append([inferred.result(i) for i in range(len(dtypes))])

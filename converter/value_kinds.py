@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 
 from tensorflow.core.framework import types_pb2
 
-from converter import shapes
 from converter.model import Model, NodeDef, Scope
+from converter.shape_inference import Inference, ShapeInferenceError
 
 _INEXACT = {types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_DOUBLE, types_pb2.DT_COMPLEX64}
 _COUNTING = {"Range", "LinSpace"}
@@ -80,10 +80,11 @@ class KindFlow:
             successors.setdefault(self._root(source), []).append(self._root(target))
         self._spread(self._floors, successors)
         # Sums of products are data, whatever they are made of. Few nodes are left to ask whether they sum up at all.
+        inference = Inference(model)
         sums = [
             (vertex, Kind.DATA)
             for vertex, scope, node in self._contractions
-            if self.of(vertex) < Kind.DATA and not _is_outer_product(model, scope, node)
+            if self.of(vertex) < Kind.DATA and not _is_outer_product(inference, scope, node)
         ]
         self._spread(sums, successors)
 
@@ -125,7 +126,7 @@ def _source_kind(node: NodeDef) -> Kind:
     return Kind.COUNTED if node.op in _COUNTING else Kind.DATA
 
 
-def _is_outer_product(model: Model, scope: Scope, node: NodeDef) -> bool:
+def _is_outer_product(inference: Inference, scope: Scope, node: NodeDef) -> bool:
     """Whether a product sums nothing up: positions times frequencies, as rotary embeddings have it."""
     if node.op in ("Einsum", "XlaEinsum"):
         inputs, arrow, output = node.attr["equation"].s.decode().partition("->")
@@ -133,8 +134,8 @@ def _is_outer_product(model: Model, scope: Scope, node: NodeDef) -> bool:
     if "MatMul" not in node.op:
         return False
     try:
-        shape = shapes.infer(model, scope.name).of(node.input[0])
-    except shapes.ShapeInferenceError:
+        shape = inference.infer(scope.name).of(node.input[0])
+    except ShapeInferenceError:
         return False
     transposed = any(a in node.attr and node.attr[a].b for a in ("transpose_a", "adj_x"))
     return shape is not None and len(shape) >= 2 and shape[-2 if transposed else -1] == 1

@@ -7,15 +7,14 @@ the batch of a signature, counts as 1. So all figures are for one row, and lower
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from converter import graph_edit, ops, shapes, tpu
 from converter.model import MAIN_GRAPH, Model, NodeDef, Scope
 from converter.op_work import TensorInfo, Work, op_work
+from converter.shape_inference import Argument, FunctionShapes, Handle, Inference, ShapeInferenceError
 from converter.shapes import Shape
-
-_ShapeOf = Callable[[str], Shape]
 
 
 @dataclass
@@ -58,10 +57,11 @@ class _Counter:
     def __init__(self, model: Model) -> None:
         self._model = model
         self.tpu_names = tpu.display_names(model)
-        self._known: dict[tuple[str, tuple[Shape, ...]], Workload] = {}
+        self._inference = Inference(model)
+        self._known: dict[tuple[str, tuple[Argument, ...]], Workload] = {}
 
-    def function(self, name: str, arguments: Iterable[Shape]) -> Workload:
-        key = (name, tuple(_of_one_row(shape) for shape in arguments))
+    def function(self, name: str, arguments: Iterable[Argument]) -> Workload:
+        key = (name, tuple(_of_one_row(argument) for argument in arguments))
         if key not in self._known:
             self._known[key] = Workload()  # what a recursive function sees of itself
             scope = self._model.scope(name)
@@ -70,16 +70,16 @@ class _Counter:
             self._known[key] = self.nodes(scope, scope.nodes, known)
         return self._known[key]
 
-    def shapes_in(self, name: str, arguments: Iterable[Sequence[Shape]]) -> _ShapeOf:
-        """Shapes in a scope for the first of these arguments that it can compute; unknown ones if there is none."""
+    def shapes_in(self, name: str, arguments: Iterable[Sequence[Argument]]) -> FunctionShapes | None:
+        """Shapes in a scope for the first of these arguments that it can compute; None if there are no such."""
         for given in arguments:
             try:
-                return shapes.infer(self._model, name, given).of
-            except shapes.ShapeInferenceError:
+                return self._inference.infer(name, given)
+            except ShapeInferenceError:
                 continue
-        return lambda ref: None
+        return None
 
-    def nodes(self, scope: Scope, nodes: Iterable[NodeDef], known: _ShapeOf) -> Workload:
+    def nodes(self, scope: Scope, nodes: Iterable[NodeDef], known: FunctionShapes | None) -> Workload:
         """Work of these nodes of a scope, given the shapes of its tensors."""
         result = Workload()
         for node in nodes:
@@ -89,17 +89,15 @@ class _Counter:
                 continue
             definition = ops.op_def(node.op, self._model)
             if definition is not None:
-                refs = zip(ops.input_slots(node, definition), graph_edit.data_inputs(node), strict=True)
-                taken = [TensorInfo(slot.dtype, known(ref)) for slot, ref in refs]
-                given = [
-                    TensorInfo(slot.dtype, known(scope.ref(node.name, slot.arg, slot.index, i)))
-                    for i, slot in enumerate(ops.output_slots(node, definition))
-                ]
+                inputs = zip(ops.input_slots(node, definition), graph_edit.data_inputs(node), strict=True)
+                outputs = enumerate(ops.output_slots(node, definition))
+                taken = [_info(slot, ref, known) for slot, ref in inputs]
+                given = [_info(s, scope.ref(node.name, s.arg, s.index, i), known) for i, s in outputs]
                 result.cpu += op_work(node, taken, given)
         return result
 
-    def _call(self, node: NodeDef, called: list[str], known: _ShapeOf) -> Workload:
-        given = [known(ref) for ref in graph_edit.data_inputs(node)]
+    def _call(self, node: NodeDef, called: list[str], known: FunctionShapes | None) -> Workload:
+        given = [known.passed(ref) if known else None for ref in graph_edit.data_inputs(node)]
         if node.op in ops.BRANCHES:
             given = given[1:]
         result = Workload()
@@ -113,5 +111,11 @@ class _Counter:
         return result
 
 
-def _of_one_row(shape: Shape) -> Shape:
-    return None if shape is None else tuple(1 if size is None else size for size in shape)
+def _info(slot: ops.ArgSlot, ref: str, known: FunctionShapes | None) -> TensorInfo:
+    return TensorInfo(slot.dtype, known.of(ref) if known is not None else None)
+
+
+def _of_one_row(argument: Argument) -> Argument:
+    if argument is None or isinstance(argument, Handle):
+        return argument
+    return tuple(1 if size is None else size for size in argument)

@@ -77,11 +77,13 @@ def test_the_text_names_each_function_as_the_options_would(model: Path) -> None:
     assert text.startswith(
         "Signatures\n  nodes -> nodes of the main graph, which no option can name\n  serving_default -> serve\n\nFunc"
     )
+    missing = "AsString, TPUOrdinalSelector, TPUPartitionedCall"
     lines = [
         "  Cost      FLOPs   Bytes   Function",
         '  1004      131     216     signature_name: "serving_default"',
         '                            concrete_function_name: "serve"',
         "                              (x: float32)",
+        f"                              not for the TPU as it is: ops without a TPU kernel: {missing}",
         '  1000      128     192     function_alias: "encoder"',
         '                            concrete_function_name: "__inference_encode_7"',
         "                              (x: float32, 1 resource)",

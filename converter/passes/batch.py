@@ -25,6 +25,7 @@ from converter.graph_edit import make_node
 from converter.model import FunctionDef, Model, NodeDef, Scope
 from converter.options import BatchOptions
 from converter.pass_result import PassResult
+from converter.shape_inference import infer
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _target_component(model: Model, target: Target) -> batching_rules.Component:
     declared = [shapes.declared_shape(function, i) for i in range(len(function.signature.input_arg))]
     if target.call is not None and target.scope is not None and None in declared:
         # A TPU call that somebody else built often records no shapes; what feeds it may be known.
-        around = shapes.infer(model, target.scope.name)
+        around = infer(model, target.scope.name)
         fed = [around.of(ref) for ref in graph_edit.data_inputs(target.call)[:-1]]
         declared = [f if d is None else d for d, f in zip(declared, fed, strict=True)]
     return _component(model, target.function, target.inputs, declared, target.options)

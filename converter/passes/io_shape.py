@@ -12,10 +12,10 @@ from converter import graph_edit, shapes, tpu, transfer_shape
 from converter.graph_edit import make_node, type_attr
 from converter.model import FunctionDef, Model, NodeDef, Scope
 from converter.pass_result import PassResult
-from converter.shapes import Shape
+from converter.shape_inference import FunctionShapes, ShapeInferenceError, infer
+from converter.shapes import RECORDED, Shape
 from converter.transfer_shape import DEFAULT_BATCHES, Keep, Reshape
 
-_RECORDED = "_output_shapes"
 _SHARDING_ATTR = "_XlaSharding"
 
 
@@ -73,8 +73,8 @@ class IoShape:
                 continue
             batches = _batch_sizes(computation.scope.name, uses)
             try:
-                inferred = shapes.infer(model, computation.scope.name)
-            except shapes.ShapeInferenceError as error:
+                inferred = infer(model, computation.scope.name)
+            except ShapeInferenceError as error:
                 result.skipped(where, str(error))
                 continue
             rows += _rewrite(model, computation, where, inferred, batches, result)
@@ -113,7 +113,7 @@ def _rewrite(
     model: Model,
     computation: tpu.TpuComputation,
     where: str,
-    inferred: shapes.FunctionShapes,
+    inferred: FunctionShapes,
     batches: tuple[int, ...],
     result: PassResult,
 ) -> list[dict[str, Any]]:
@@ -161,7 +161,7 @@ def _bytes(shape: Shape, choice: Keep | Reshape, dtype: str, batch: int) -> int 
 
 
 def _crossings(
-    computation: tpu.TpuComputation, inferred: shapes.FunctionShapes, where: str, result: PassResult
+    computation: tpu.TpuComputation, inferred: FunctionShapes, where: str, result: PassResult
 ) -> list[_Crossing]:
     """The tensors that cross through markers that can be rewritten; the others are reported as skipped."""
     function, call, scope = computation.function, computation.call, computation.scope
@@ -242,10 +242,10 @@ def _reshape_input(computation: tpu.TpuComputation, crossing: _Crossing, transfe
     tag = {tpu.CLUSTER_ATTR: marker.attr[tpu.CLUSTER_ATTR]}
     _restore(Scope.of(function), f"{marker.name}/restore", f"{marker.name}:output:0", crossing, tag)
     for node in crossing.chain:
-        _record(node.attr, _RECORDED, 0, transfer)
+        _record(node.attr, RECORDED, 0, transfer)
     _record(function.attr, "_input_shapes", crossing.index, transfer)
     if crossing.index in function.arg_attr:
-        _record(function.arg_attr[crossing.index].attr, _RECORDED, 0, transfer)
+        _record(function.arg_attr[crossing.index].attr, RECORDED, 0, transfer)
 
 
 def _reshape_output(model: Model, computation: tpu.TpuComputation, crossing: _Crossing, transfer: Shape) -> None:
@@ -255,8 +255,8 @@ def _reshape_output(model: Model, computation: tpu.TpuComputation, crossing: _Cr
     stem, inside = f"{marker.name}/transfer", Scope.of(computation.function)
     marker.input[position] = _add_reshape(inside, stem, marker.input[position], transfer, crossing.dtype, **tag)
     for node in crossing.chain:
-        _record(node.attr, _RECORDED, 0, transfer)
-    _record(call.attr, _RECORDED, crossing.index, transfer)
+        _record(node.attr, RECORDED, 0, transfer)
+    _record(call.attr, RECORDED, crossing.index, transfer)
     arriving = scope.ref(call.name, "output", crossing.index, crossing.index)
     restored = _restore(scope, tpu.reshape_prefixes(call)[1] + crossing.name, arriving, crossing, {})
     _rename_exposed(model, scope, arriving, restored)
