@@ -77,6 +77,8 @@ class ConversionReport:
         """What batching and the optimizations did, in a few lines for people; all of it is in `to_json`."""
         lines = []
         for details in (p.result.details for p in self.passes):
+            for other, named in details.get("same_signatures", {}).items():
+                lines.append(f"Also on the TPU: signature {other}, which is the same function as {named}")
             for batched in details.get("batched", ()):
                 padding = ", ".join(f"{row['rows']} -> {row['padded_to']}" for row in batched["padding"])
                 lines.append(f"Batched: {batched['name']}" + (f" (rows padded {padding})" if padding else ""))
@@ -97,7 +99,7 @@ class ConversionReport:
                     lines.append(
                         f"{row['tpu_function']}: {row['tensor']} {row['dtype']}{row['shape']} crosses as "
                         f"{row['crosses_as']}, {row['bytes_before']:,} -> {row['bytes_after']:,} bytes "
-                        f"for {row['batch_size']} rows"
+                        f"for {_rows(row['batch_size'])}"
                     )
         return lines
 
@@ -140,3 +142,7 @@ def _percent(part: int, whole: int) -> str:
 def _row(percent: str, cost: str, name: str) -> str:
     # Two blanks at least, also behind a cost wider than its column.
     return f"{percent:<{_PERCENT_WIDTH}}{cost + '  ':<{_COST_WIDTH}}{name}"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"

@@ -66,6 +66,36 @@ def resolve_all(model: Model, references: tuple[FunctionRef, ...], field: str) -
     return list(found.values())
 
 
+def same_signatures(model: Model, resolved: ResolvedFunction) -> list[ResolvedFunction]:
+    """Other signatures that compute what a signature named by signature_name does, with the same variables.
+
+    A Keras 3 `model.export()` has `serve` and `serving_default`, two wrappers of one function.
+    """
+    if resolved.reference.kind is not FunctionKind.SIGNATURE_NAME:
+        return []
+    content = _content(model, resolved.function)
+    functions = {key: model.signature_function(key) for key in sorted(model.signatures) if key != resolved.given}
+    return [
+        ResolvedFunction(name, key, resolved.reference)
+        for key, name in functions.items()
+        if name is not None and name != resolved.function and content is not None and _content(model, name) == content
+    ]
+
+
+def _content(model: Model, name: str) -> tuple[object, ...] | None:
+    """What a function computes and captures, whatever it is called; None if its captures are not recorded."""
+    function, recorded = model.functions.get(name), model.object_graph.concrete_functions
+    if function is None or name not in recorded:
+        return None
+    signature = function.signature
+    return (
+        [(a.name, a.type) for a in signature.input_arg],
+        [(r.name, r.type, function.ret[r.name]) for r in signature.output_arg],
+        [node.SerializeToString(deterministic=True) for node in function.node_def],
+        list(recorded[name].bound_inputs),
+    )
+
+
 def _jit_compiled(model: Model) -> list[str]:
     # Only what a user can call counts: forward and backward variants made for gradients carry the attribute too.
     graph = graph_edit.call_graph(model)

@@ -103,9 +103,10 @@ def test_the_report_as_json(model: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "report.json").read_text())
     assert sorted(report) == [
-        "cost", "input_bytes", "notes", "output_bytes", "passes", "seconds", "versions", "warnings",
+        "breakdown", "cost", "input_bytes", "notes", "output_bytes", "passes", "seconds", "versions", "warnings",
     ]  # fmt: skip
     assert report["cost"] == {"total": 1011, "cpu": 3, "tpu": {"tpu_func": 1008}}
+    assert [list(row) for row in report["breakdown"]] == 2 * [["name", "percent", "cost", "flops", "bytes"]]
     (placed,) = report["passes"]
     assert placed["name"] == "place_on_tpu"
     assert placed["changes"] == [{"where": "F", "what": "runs on the TPU as F_on_tpu"}]

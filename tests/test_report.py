@@ -85,6 +85,7 @@ def test_the_json_has_everything() -> None:
 
 def test_the_summary_tells_people_what_each_optimization_did() -> None:
     details = [
+        {"same_signatures": {"serve": "serving_default"}},
         {
             "batched": [{"name": "f", "padding": [{"rows": "1-2", "padded_to": 2}, {"rows": "3-4", "padded_to": 4}]}],
             "not_batched": {"g": "it has no input"},
@@ -115,6 +116,7 @@ def test_the_summary_tells_people_what_each_optimization_did() -> None:
     passes = tuple(PassReport("any", 0.0, PassResult(details=d)) for d in details)
     report = ConversionReport(Cost(), passes, 0, None, {}, {})
     assert report.summary() == [
+        "Also on the TPU: signature serve, which is the same function as serving_default",
         "Batched: f (rows padded 1-2 -> 2, 3-4 -> 4)",
         "Not batched: g: it has no input",
         "bfloat16: variables 4,000 -> 2,000 bytes, 3 ops converted, 3 casts",

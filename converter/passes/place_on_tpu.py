@@ -15,7 +15,7 @@ from converter.graph_edit import make_node, type_attr
 from converter.model import FunctionDef, Model, Scope
 from converter.options import FunctionRef, XlaShardingOptions
 from converter.pass_result import PassResult
-from converter.resolve import ResolvedFunction, resolve_all
+from converter.resolve import ResolvedFunction, resolve_all, same_signatures
 from converter.sharding import check_sharding
 
 _MARKER = tpu.CLUSTER_ATTR
@@ -38,6 +38,8 @@ class PlaceOnTpu:
     3. A TPU function that another one calls directly is called there by its body, which is already on the TPU.
     4. F, its calls and its callers are no longer jit_compile'd: XLA for the CPU cannot compile a TPU call.
     5. Calls on the way to F become stateful ops.
+    6. With a signature go all signatures that are the same function, as `serve` and `serving_default` of a Keras 3
+       export are: on the CPU they would read the same variables, and so keep these from becoming bfloat16.
     """
 
     functions: tuple[FunctionRef, ...]
@@ -51,7 +53,8 @@ class PlaceOnTpu:
         if self.sharding is not None:
             check_sharding(self.sharding)
         placed = []
-        for resolved in resolve_all(model, self.functions, "tpu_functions"):
+        named = resolve_all(model, self.functions, "tpu_functions")
+        for resolved in [*named, *_same_signatures(model, named, result)]:
             if tpu.is_tpu_stub(model, resolved.function):
                 result.skipped(resolved.function, "is on the TPU already")
             else:
@@ -118,6 +121,18 @@ class PlaceOnTpu:
         _build_call_site(model.functions[resolved.function], call, resolved.given, self.sharding)
         result.changed(resolved.function, f"runs on the TPU as {on_tpu.signature.name}")
         return str(body.signature.name)
+
+
+def _same_signatures(model: Model, named: list[ResolvedFunction], result: PassResult) -> list[ResolvedFunction]:
+    """Rule 6."""
+    found: dict[str, ResolvedFunction] = {}
+    known = {resolved.function for resolved in named}
+    for resolved in named:
+        for other in same_signatures(model, resolved):
+            if other.function not in known and not tpu.is_tpu_stub(model, resolved.function):
+                found.setdefault(other.function, other)
+                result.details.setdefault("same_signatures", {})[other.given] = resolved.given
+    return list(found.values())
 
 
 def _refuse_indirect_calls(graph: dict[str, list[str]], placed: list[str]) -> None:
