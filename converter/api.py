@@ -58,12 +58,13 @@ def convert(
     writer.check_output_dir(source, target, overwrite)
     seconds: dict[str, float] = {}
     model = _timed(seconds, "read", lambda: reader.read_model(source))
-    reports = run_passes(model, passes)
+    with reader.blaming_input(source):
+        reports = run_passes(model, passes)
+        work = _timed(seconds, "count_flops", lambda: workload.model_workload(model)) if count_flops else None
     odd = _timed(seconds, "verify", lambda: _problems_of_input(model, source))
     changed = any(r.result.changes for r in reports)
     if not dry_run:
         _timed(seconds, "write", lambda: writer.write_model(model, target, unchanged=not changed, progress=progress))
-    work = _timed(seconds, "count_flops", lambda: workload.model_workload(model)) if count_flops else None
     return ConversionReport(
         cost=cost.model_cost(model),
         passes=tuple(reports),

@@ -12,7 +12,7 @@ from tensorflow.core.framework import types_pb2
 from converter import compatibility, cost, graph_edit, tpu, workload
 from converter.model import FunctionDef, Model
 from converter.op_work import Work
-from converter.reader import read_model
+from converter.reader import blaming_input, read_model
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,12 @@ def inspect_model(model_dir: Path | str) -> Inspection:
     Raises:
       ModelReadError: it is no SavedModel that could be converted.
     """
-    model = read_model(Path(model_dir))
+    path = Path(model_dir)
+    with blaming_input(path):
+        return _inspected(read_model(path))
+
+
+def _inspected(model: Model) -> Inspection:
     signatures = {key: model.signature_function(key) or "" for key in sorted(model.signatures)}
     graph = graph_edit.call_graph(model)
     served = graph_edit.reachable(graph, [f for f in signatures.values() if f in model.functions])

@@ -42,6 +42,10 @@ MOVEMENT = frozenset({
 })  # fmt: skip
 
 
+class MissingAttributeError(ValueError):
+    """A node lacks an attribute that its op requires."""
+
+
 @dataclass(frozen=True)
 class ArgSlot:
     """One tensor of a node: which ArgDef it belongs to, its index inside that arg, its dtype.
@@ -95,7 +99,7 @@ def _attr(node: NodeDef, name: str, definition: OpDef) -> Any:
     for attr in definition.attr:
         if attr.name == name and attr.HasField("default_value"):
             return attr.default_value
-    raise KeyError(f'node "{node.name}" ({node.op}) has no attribute "{name}"')
+    raise MissingAttributeError(f'node "{node.name}" ({node.op}) has no attribute "{name}"')
 
 
 @functools.cache

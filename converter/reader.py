@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from converter.errors import ModelReadError
+from converter import verifier
+from converter.errors import ConversionError, ModelReadError
 from converter.model import Model
 
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -44,6 +47,27 @@ def read_model(path: Path) -> Model:
         )
     _check_variables(model)
     return model
+
+
+@contextmanager
+def blaming_input(path: Path) -> Iterator[None]:
+    """What fails inside for no reason of its own is the fault of the model in `path`, if its graph is inconsistent.
+
+    Raises:
+      ModelReadError: instead of an error that is no ConversionError.
+    """
+    try:
+        yield
+    except ConversionError:
+        raise
+    except Exception as error:
+        odd = verifier.problems(read_model(path))
+        if odd:
+            raise ModelReadError(
+                f'"{path}" holds an inconsistent graph, which TensorFlow could not load either: '
+                f"{verifier.summary(odd)}. Export or copy the model again."
+            ) from error
+        raise
 
 
 def _find_proto(path: Path) -> Path:

@@ -75,10 +75,15 @@ def _scope_problems(model: Model, scope: Scope) -> Iterator[str]:
             outputs[node.name] = None  # a custom op: nothing known of its outputs
             refs[node.name] = None
         else:
-            slots = ops.output_slots(node, definition)
+            try:
+                slots = ops.output_slots(node, definition)
+                expected = len(ops.input_slots(node, definition))
+            except ops.MissingAttributeError as error:
+                yield f"{scope.name}: {error}"
+                outputs[node.name] = refs[node.name] = None
+                continue
             outputs[node.name] = len(slots)
             refs[node.name] = {f"{node.name}:{s.arg}:{s.index}" for s in slots}
-            expected = len(ops.input_slots(node, definition))
             found = len(graph_edit.data_inputs(node))
             if expected != found:
                 yield f'{scope.name}: node "{node.name}" ({node.op}) has {found} inputs, its attributes say {expected}'

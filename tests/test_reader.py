@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from converter.errors import ModelReadError
+from converter.errors import ConversionError, ModelReadError
 from converter.model import Model
-from converter.reader import read_model
+from converter.reader import blaming_input, read_model
 from tests.harness import write_model_text
 
 Testdata = Callable[[str], Path]
@@ -164,3 +164,15 @@ def test_files_in_another_place_may_be_symbolic_links(model_dir: Path, tmp_path:
     for path in model_dir.iterdir():
         (linked / path.name).symlink_to(path)
     assert read_model(linked).saved_model == read_model(model_dir).saved_model
+
+
+def test_what_fails_in_an_inconsistent_model_is_the_fault_of_the_model(tmp_path: Path) -> None:
+    odd = write_model_text("main { x = Placeholder() {dtype: float32}; n = Neg(gone) {T: float32} }", tmp_path / "odd")
+    message = r'holds an inconsistent graph, .*: main graph: input "gone" of node "n" does not exist\. Export or copy'
+    with pytest.raises(ModelReadError, match=message), blaming_input(odd):
+        raise KeyError("gone")
+    with pytest.raises(ConversionError, match="as it is"), blaming_input(odd):
+        raise ConversionError("as it is")
+    sound = write_model_text(MINIMAL, tmp_path / "sound")
+    with pytest.raises(KeyError, match="ours"), blaming_input(sound):
+        raise KeyError("ours")

@@ -54,6 +54,11 @@ def test_a_sound_model_has_no_problems() -> None:
             "return both:output:2",
             'F: result "y" comes from "both:output:2", which does not exist',
         ),
+        (
+            "{T: [float32, float32]}",
+            "{}",
+            'F: node "both" (IdentityN) has no attribute "T"',
+        ),
         ("^must=user", "^must=gone", 'F: control output "must" does not exist'),
         ("  n = Neg", "  i = Neg(x) {T: float32}; n = Neg", "F: two nodes or arguments share a name"),
         ("  k = Const", "  x = NoOp(); k = Const", "main graph: two nodes or arguments share a name"),
