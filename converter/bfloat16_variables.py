@@ -70,6 +70,8 @@ def reads(variables: Sequence[Variable]) -> list[NodeKey]:
 
 def _reason(variable: Variable, op_filter: OpFilter, types: TypeGraph) -> str | None:
     """Why a variable cannot be stored as bfloat16; None if nothing but its values' users could stand in the way."""
+    if not any(use.kind is UseKind.READ and types.converts(use.scope) for use in variable.uses):
+        return _UNREAD
     if op_filter.keeps_variables:
         return "is a variable, and VarHandleOp is in the filterlist"
     if variable.ineligible is not None:
@@ -81,8 +83,6 @@ def _reason(variable: Variable, op_filter: OpFilter, types: TypeGraph) -> str | 
             return f'is read by "{use.node}" ({use.op}) in {use.scope}, which is not converted'
         if types.converts(use.scope) and types.is_pinned_variable(use.scope, use.node):
             return f'is read by "{use.node}" ({use.op}) in {use.scope}, which stays float32'
-    if not any(use.kind is UseKind.READ and types.converts(use.scope) for use in variable.uses):
-        return _UNREAD
     return None
 
 

@@ -115,5 +115,5 @@ def _details(
         "variable_bytes_before": before,
         "variable_bytes_after": before - sum(v.size_bytes // 2 for v in saved if v.name in names),
         "variables_bfloat16": len(stored),
-        "variables_float32": sorted(choice.reasons),
+        "variables_float32": list(choice.reportable),
     }
