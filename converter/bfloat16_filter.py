@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from tensorflow.core.framework import op_def_pb2, types_pb2
+from tensorflow.dtypes import as_dtype
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.framework import kernels
 
@@ -27,7 +28,6 @@ USER_REASON = "is in the filterlist"
 # Ops that lose too much in bfloat16, that XLA does not compute in it, or whose functions work on float32 scalars.
 _DEFAULT_FILTER = {
     "Assert",
-    "Bucketize",
     "Dequantize",
     "FakeQuantWithMinMaxVars",
     "MatrixSolve",
@@ -59,6 +59,8 @@ _DEFAULT_FILTER = {
 _NORMALIZATIONS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 # Ops to which the bytes or the text of a value matter.
 _REPRESENTATION = {"Bitcast", "AsString", "DecodeRaw", "DecodePaddedRaw", "SerializeTensor", "ParseTensor"}
+# Ops that look a value up among edges: rounded, it falls on another side.
+_EDGES = {"Bucketize", "LowerBound", "UpperBound"}
 # A program compiled from JAX or PyTorch, whose types are fixed inside of it.
 _COMPILED_PROGRAMS = {"XlaCallModule"}
 _OUTSIDE_COMPILATION = "_xla_outside_compilation"
@@ -91,6 +93,10 @@ class OpFilter:
             return "holds a program compiled with float32 types"
         if op in _REPRESENTATION:
             return "depends on how a value is represented"
+        if op in _EDGES:
+            return "compares values with edges"
+        if op in ops.RANDOM:
+            return "draws random numbers, of which bfloat16 has few"
         if op in _NORMALIZATIONS:
             return NORMALIZATION
         return "is on the list of ops that need float32" if op in _DEFAULT_FILTER else None
@@ -111,6 +117,13 @@ class OpFilter:
         if not attrs or node.op in ops.TPU_MARKERS:
             return None
         return _kernel_reason(node.op, attrs, _unwilling_attr(definition, attrs), on_tpu)
+
+
+def makes_integers(node: NodeDef) -> bool:
+    """Whether `node` makes whole numbers, or bits, of floating-point values: rounded before, they are others."""
+    if node.op == "Cast":
+        return bool(as_dtype(node.attr["DstT"].type).is_integer)
+    return node.op in _EDGES or node.op in _REPRESENTATION
 
 
 def warnings_for_absent(model: Model, filterlist: Iterable[str]) -> list[str]:

@@ -173,6 +173,25 @@ def rewire(scope: Scope, replacements: Mapping[str, str], except_nodes: Collecti
     return changed
 
 
+def in_order(scope: Scope) -> tuple[list[NodeDef], list[NodeDef]]:
+    """The nodes of a scope, each behind those it takes; and apart, rings (loops of TensorFlow 1) and what follows."""
+    nodes = {node.name: node for node in scope.nodes}
+    users: dict[str, list[str]] = {}
+    missing: dict[str, int] = {}
+    for node in scope.nodes:
+        producers = {p for ref in data_inputs(node) if (p := producer_of(ref)) in nodes}
+        missing[node.name] = len(producers)
+        for producer in producers:
+            users.setdefault(producer, []).append(node.name)
+    ready = [name for name, count in missing.items() if count == 0]
+    for name in ready:
+        for user in users.get(name, ()):
+            missing[user] -= 1
+            if missing[user] == 0:
+                ready.append(user)
+    return [nodes[name] for name in ready], [nodes[name] for name, count in missing.items() if count > 0]
+
+
 # --- calls ------------------------------------------------------------------------------------------------------
 
 

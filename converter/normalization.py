@@ -1,114 +1,210 @@
 """Finds normalizations: layer, batch, group and RMS norms that a model spells out op by op.
 
-    inverse = Rsqrt(statistics + epsilon)      statistics: a Mean or Sum over x, or a variable (batch norm)
+    inverse = Rsqrt(variance + epsilon)
     y = (x - mean) * inverse * gain + offset   in any order of products
 
-Every one of these ops rounds the whole of x again in bfloat16, which adds up over the layers of a model. What
-TensorFlow fuses (FusedBatchNorm) stays float32 for the same reason.
+A *statistic* is made of sums, means, variables and constants by ops on single elements. A normalization is a root of a
+statistic that scales something. float32 are the root, the statistic with its reductions and squares, the products and
+what is subtracted before them, and the sum behind them. Every one of these ops would round the whole of x again, which
+adds up over the layers of a model. What TensorFlow fuses (FusedBatchNorm) stays float32 for the same reason.
+
+A difference of two reductions (E[x^2] - E[x]^2) stays float32 with them wherever it is: it is what rounding leaves of
+two large numbers, perhaps below zero.
 """
 
 from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from tensorflow.python.framework import tensor_util
 
 from converter import graph_edit
 from converter.model import NodeDef, Scope
 
 NORMALIZATION = "is part of a normalization"
 
-_MOVES = {"Identity", "StopGradient", "Squeeze", "Reshape", "ExpandDims", "BroadcastTo"}
+_MOVES = {"Identity", "StopGradient", "Squeeze", "Reshape", "ExpandDims", "BroadcastTo", "Tile"}
 _SUMS = {"Add", "AddV2", "Sub", "BiasAdd"}
-_PRODUCTS = {"Mul", "RealDiv", "DivNoNan"}
-_BEFORE_ROOT = {"Add", "AddV2", "Maximum", "Sub", "RealDiv", *_MOVES}
-_REDUCTIONS = {"Mean", "Sum"}
+_PRODUCTS = {"Mul", "RealDiv", "DivNoNan", "Div"}
 _SQUARES = {"SquaredDifference", "Square", "Mul"}
-_READS = {"ReadVariableOp"}
 _ROOTS = {"Rsqrt", "Sqrt"}
+_POWERS = {"Pow"}
+_ON_ELEMENTS = (
+    _SUMS | _PRODUCTS | _ROOTS | _POWERS | {"Square", "SquaredDifference", "Maximum", "Minimum", "Abs", "Neg"}
+) | {"Reciprocal", "Inv"}
+_REDUCTIONS = {"Mean", "Sum"}
+_READS = {"ReadVariableOp"}
 
 
-def normalization_nodes(scope: Scope) -> set[str]:
-    """Names of the nodes of a scope that compute normalizations."""
-    roots = [n for n in scope.nodes if n.op in _ROOTS]
-    if not roots:
-        return set()
-    nodes = {n.name: n for n in scope.nodes}
-    users: dict[str, list[NodeDef]] = {}
-    for node in scope.nodes:
-        for producer in {graph_edit.producer_of(ref) for ref in graph_edit.data_inputs(node)}:
-            users.setdefault(producer, []).append(node)
-    found: set[str] = set()
-    for root in roots:
-        statistics = _statistics(root, nodes)
-        if statistics is not None:
-            applied = _application(root, nodes, users)
-            # A root that scales nothing, such as the length of a vector, is no normalization.
-            if applied:
-                found |= {root.name} | statistics | applied
-    # Ops that move values follow those around them.
-    return {name for name in found if nodes[name].op not in _MOVES}
+class _Statistic(enum.IntEnum):
+    """What a statistic is made of; the greatest counts."""
+
+    CONSTANT = 0
+    VARIABLE = 1
+    REDUCTION = 2
 
 
-def _producers(node: NodeDef, nodes: dict[str, NodeDef]) -> list[NodeDef]:
-    found = (nodes.get(graph_edit.producer_of(ref)) for ref in graph_edit.data_inputs(node))
-    return [n for n in found if n is not None]
+@dataclass
+class Normalizations:
+    """Names of nodes of one scope.
+
+    Attributes:
+      nodes: what normalizations consist of, but for ops that move values: those follow what is around them.
+      absolute: of these, what meets x where mean and variance are variables or constants. Large features of small
+        variance lose their variance if they are rounded before.
+    """
+
+    nodes: set[str] = field(default_factory=set)
+    absolute: set[str] = field(default_factory=set)
 
 
-def _statistics(root: NodeDef, nodes: dict[str, NodeDef]) -> set[str] | None:
-    """What computes the input of a root from reductions or variables; None if it is made of neither."""
-    seen: set[str] = set()
-    proven = False
-    stack = _producers(root, nodes)
-    while stack:
-        node = stack.pop()
-        if node.name in seen:
-            continue
+def find_normalizations(scope: Scope, is_constant: Callable[[str], bool] = lambda argument: False) -> Normalizations:
+    """`is_constant` tells of an argument of the scope's function whether only constants are passed there."""
+    if not any(n.op in _ROOTS or n.op in _POWERS or n.op in _REDUCTIONS for n in scope.nodes):
+        return Normalizations()
+    return _Finder(scope, is_constant).find()
+
+
+class _Finder:
+    def __init__(self, scope: Scope, is_constant: Callable[[str], bool]) -> None:
+        self._nodes = {n.name: n for n in scope.nodes}
+        self._users: dict[str, list[NodeDef]] = {}
+        for node in scope.nodes:
+            for producer in {graph_edit.producer_of(ref) for ref in graph_edit.data_inputs(node)}:
+                self._users.setdefault(producer, []).append(node)
+        arguments = () if scope.function is None else scope.function.signature.input_arg
+        self._statistics = {a.name: _Statistic.CONSTANT for a in arguments if is_constant(a.name)}
+        for node in graph_edit.in_order(scope)[0]:
+            found = self._classify(node)
+            if found is not None:
+                self._statistics[node.name] = found
+
+    def _classify(self, node: NodeDef) -> _Statistic | None:
+        if node.op in _REDUCTIONS:
+            return _Statistic.REDUCTION
         if node.op in _READS:
-            proven = True
-        elif node.op in _REDUCTIONS:
-            proven = True
-            seen |= {node.name} | _reduced(node, nodes)
-        elif node.op in _BEFORE_ROOT or (node.op == "Square" and not _is_large(node, nodes)):
-            seen.add(node.name)
-            stack += _producers(node, nodes)
-    return seen if proven else None
+            return _Statistic.VARIABLE
+        if node.op == "Const":
+            return _Statistic.CONSTANT
+        values = self._values(node)
+        if values and all(value in self._statistics for value in values):
+            return max(self._statistics[value] for value in values)
+        return None
 
+    def _values(self, node: NodeDef) -> list[str]:
+        """What an op on single elements takes, or the value that an op moves; nothing for any other op."""
+        producers = [graph_edit.producer_of(ref) for ref in graph_edit.data_inputs(node)]
+        if node.op in _ON_ELEMENTS:
+            return producers
+        return producers[:1] if node.op in _MOVES else []
 
-def _is_large(square: NodeDef, nodes: dict[str, NodeDef]) -> bool:
-    """Whether a Square takes the values themselves and not their mean."""
-    return not any(n.op in _REDUCTIONS for n in _producers(square, nodes))
+    def find(self) -> Normalizations:
+        found = Normalizations()
+        for node in self._nodes.values():
+            if self._is_root(node):
+                self._add_root(node, found)
+            elif node.op == "Sub" and self._is_difference_of_reductions(node):
+                found.nodes |= self._statistic(node.name)
+        found.nodes = {name for name in found.nodes if self._nodes[name].op not in _MOVES}
+        found.absolute &= found.nodes
+        return found
 
+    def _is_root(self, node: NodeDef) -> bool:
+        if node.name not in self._statistics:
+            return False
+        if node.op in _ROOTS:
+            return True
+        return node.op in _POWERS and self._constant(graph_edit.data_inputs(node)[1]) in (0.5, -0.5)
 
-def _reduced(reduction: NodeDef, nodes: dict[str, NodeDef]) -> set[str]:
-    """The square that a variance is the mean of, and the mean in it."""
-    found: set[str] = set()
-    for square in _producers(reduction, nodes):
-        if square.op not in _SQUARES:
-            continue
-        found.add(square.name)
-        stack = [n for n in _producers(square, nodes) if n.op in _REDUCTIONS or n.op in _MOVES or n.op == "Sub"]
+    def _constant(self, ref: str) -> float | None:
+        node = self._nodes.get(graph_edit.producer_of(ref))
+        if node is None or node.op != "Const":
+            return None
+        value = tensor_util.MakeNdarray(node.attr["value"].tensor)
+        return float(value.flat[0]) if value.size == 1 else None
+
+    def _is_difference_of_reductions(self, node: NodeDef) -> bool:
+        values = self._values(node)
+        return all(self._statistics.get(value) is _Statistic.REDUCTION for value in values)
+
+    def _add_root(self, root: NodeDef, found: Normalizations) -> None:
+        made_of = self._statistics[root.name]
+        applied, meets = self._application(root)
+        if not any(self._nodes[name].op in _PRODUCTS for name in applied):
+            return  # A root that scales nothing, such as the length of a vector, is no normalization.
+        if made_of is _Statistic.CONSTANT:
+            # Constants alone scale attention scores as well; what they subtract besides tells a normalization.
+            if not any(self._subtracts_statistic(name) for name in meets):
+                return
+            meets = {name for name in meets if self._subtracts_statistic(name)}
+        found.nodes |= self._statistic(root.name) | applied
+        if made_of is not _Statistic.REDUCTION:
+            found.absolute |= meets | {p for name in meets for p in self._subtractions(name)}
+
+    def _statistic(self, name: str) -> set[str]:
+        """All that makes up a statistic, with what its reductions square."""
+        found: set[str] = set()
+        stack = [name]
         while stack:
-            node = stack.pop()
-            if node.op in _REDUCTIONS or node.op == "Sub":
-                found.add(node.name)
-            if node.op == "Sub" or node.op in _MOVES:
-                inner = [n for n in _producers(node, nodes) if n.op in _REDUCTIONS or n.op in _MOVES]
-                stack += [n for n in inner if n.name not in found]
-    return found
-
-
-def _application(root: NodeDef, nodes: dict[str, NodeDef], users: dict[str, list[NodeDef]]) -> set[str]:
-    """The products that a root scales, what is subtracted before them, and the sum after them."""
-    found: set[str] = set()
-    stack = [root]
-    while stack:
-        for node in users.get(stack.pop().name, ()):
-            if node.name in found:
+            name = stack.pop()
+            node = self._nodes.get(name)
+            if node is None or name in found or node.op in _READS or node.op == "Const":
                 continue
-            if node.op in _PRODUCTS:
+            found.add(name)
+            if node.op in _REDUCTIONS:
+                found |= self._squares(node)
+            else:
+                stack += self._values(node)
+        return found
+
+    def _squares(self, reduction: NodeDef) -> set[str]:
+        """The square that a variance is the mean of, and the mean in it."""
+        found: set[str] = set()
+        for square in self._producers(reduction):
+            if square.op not in _SQUARES:
+                continue
+            found.add(square.name)
+            stack = [n for n in self._producers(square) if n.op in _REDUCTIONS or n.op in _MOVES or n.op == "Sub"]
+            while stack:
+                node = stack.pop()
                 found.add(node.name)
-                found |= {n.name for n in _producers(node, nodes) if n.op == "Sub"}
-                stack.append(node)
-            elif node.op in _MOVES:
-                found.add(node.name)
-                stack.append(node)
-            elif node.op in _SUMS:
-                found.add(node.name)
-    return found if any(nodes[name].op in _PRODUCTS for name in found) else set()
+                if node.op == "Sub" or node.op in _MOVES:
+                    inner = [n for n in self._producers(node) if n.op in _REDUCTIONS or n.op in _MOVES]
+                    stack += [n for n in inner if n.name not in found]
+        return found
+
+    def _application(self, root: NodeDef) -> tuple[set[str], set[str]]:
+        """The products that a root scales, what is subtracted before them, the sum behind them; and what meets x."""
+        found: set[str] = set()
+        meets: set[str] = set()
+        stack = [root.name]
+        while stack:
+            name = stack.pop()
+            for node in self._users.get(name, ()):
+                if node.name in found:
+                    continue
+                if node.op in _PRODUCTS:
+                    found |= {node.name, *self._subtractions(node.name)}
+                    if name in self._statistics and node.name not in self._statistics:
+                        meets.add(node.name)
+                    stack.append(node.name)
+                elif node.op in _MOVES or (node.op in _ON_ELEMENTS and node.name in self._statistics):
+                    found.add(node.name)
+                    stack.append(node.name)
+                elif node.op in _SUMS:
+                    found.add(node.name)
+        return found, meets
+
+    def _subtractions(self, name: str) -> set[str]:
+        return {n.name for n in self._producers(self._nodes[name]) if n.op == "Sub"}
+
+    def _subtracts_statistic(self, name: str) -> bool:
+        """Whether a product scales the difference of x and a statistic."""
+        values: Iterable[list[str]] = (self._values(self._nodes[sub]) for sub in self._subtractions(name))
+        return any(any(v in self._statistics for v in each) for each in values)
+
+    def _producers(self, node: NodeDef) -> list[NodeDef]:
+        found = (self._nodes.get(graph_edit.producer_of(ref)) for ref in graph_edit.data_inputs(node))
+        return [n for n in found if n is not None]

@@ -29,6 +29,14 @@ BRANCHES = {
 }
 # Ops that run the functions in their attributes cond and body, both on all their inputs.
 LOOPS = frozenset({"While", "StatelessWhile"})
+RANDOM = frozenset({
+    *("RandomUniform", "RandomStandardNormal", "TruncatedNormal", "ParameterizedTruncatedNormal", "RandomGamma"),
+    *("StatelessRandomUniform", "StatelessRandomUniformV2", "StatelessRandomNormal", "StatelessRandomNormalV2"),
+    *("StatelessTruncatedNormal", "StatelessTruncatedNormalV2", "StatelessParameterizedTruncatedNormal"),
+    *("StatelessRandomGammaV2", "StatelessRandomGammaV3", "StatelessRandomPoisson", "StatelessRandomBinomial"),
+    *("StatefulUniform", "StatefulStandardNormal", "StatefulStandardNormalV2", "StatefulTruncatedNormal"),
+    *("RandomPoissonV2", "Multinomial", "StatelessMultinomial"),
+})  # fmt: skip
 # Through these, tensors enter and leave a TPU cluster.
 TPU_MARKERS = frozenset({"TPUReplicatedInput", "TPUReplicatedOutput"})
 # Ops that pass values on, in whatever order and number, and compute nothing.

@@ -28,7 +28,7 @@ from converter.value_kinds import Kind
 
 _BY_KIND = {
     Kind.CONSTANT: "computes with constants only",
-    Kind.COUNTED: "computes with integers, such as positions, lengths or masks",
+    Kind.COUNTED: "computes with integers (positions, lengths, masks) or random numbers",
 }
 _MOVES = "moves values that stay float32"
 _VARIABLE_STAYS = "reads a variable that stays float32"
@@ -80,7 +80,7 @@ class Retyping:
                 continue
             elif root in graph.movement and graph.kind(root) is not Kind.COUNTED:
                 moving.add(root)
-            elif graph.kind(root) is Kind.DATA:
+            elif graph.is_data(root):
                 self._bfloat16[root] = True
             else:
                 self._keep(root, _BY_KIND[graph.kind(root)])
@@ -95,14 +95,17 @@ class Retyping:
             if source in moving and target in moving:
                 groups.join(source, target)
         votes: dict[Hashable, set[_Vote]] = {}
+        makers: dict[Hashable, set[_Vote]] = {}
         for edge, source, target in ends:
-            for one, other in ((source, target), (target, source)):
-                if one in moving and other not in moving:
-                    votes.setdefault(groups.root(one), set()).add(self._vote(edge, other))
+            if source in moving and target not in moving:
+                vote = _Vote.EXACT if graph.is_exact(edge) else self._vote(edge, target)
+                votes.setdefault(groups.root(source), set()).add(vote)
+            if target in moving and source not in moving:
+                makers.setdefault(groups.root(target), set()).add(self._vote(edge, source))
         for place in graph.boundary:
             if (root := graph.root(place)) in moving:
-                votes.setdefault(groups.root(root), set()).add(_Vote.CROSSES)
-        decided = {group: _bfloat16_wins(found) for group, found in votes.items()}
+                makers.setdefault(groups.root(root), set()).add(_Vote.CROSSES)
+        decided = {g: _bfloat16_wins(votes.get(g, set()), makers.get(g, set())) for g in votes.keys() | makers.keys()}
         for root in moving:
             if decided.get(groups.root(root), False):
                 self._bfloat16[root] = True
@@ -131,6 +134,9 @@ class Retyping:
             if edge.tensor is None or edge.tensor.place not in self._variables:
                 continue
             target = self._end(edge.place)
+            if self._graph.is_exact(edge) and not self._bfloat16.get(target, False):
+                found.setdefault(self._variables[edge.tensor.place], edge)
+                continue
             if target in self._sinks or target in self._flexible or target in self._graph.outside:
                 continue
             if self._reasons.get(target) == NORMALIZATION:
@@ -158,10 +164,10 @@ class Retyping:
             if root in self._bfloat16:
                 continue
             given = [self.gives_bfloat16(e.tensor) for e in edges]
-            if graph.kind(root) is Kind.DATA and any(given):
+            if graph.is_data(root) and any(given):
                 self._bfloat16[root] = True
             else:
-                self._keep(root, _MOVES if graph.kind(root) is Kind.DATA else _BY_KIND[graph.kind(root)])
+                self._keep(root, _MOVES if graph.is_data(root) else _BY_KIND[graph.kind(root)])
         self._settle_flexible()
 
     def _settle_flexible(self) -> None:
@@ -170,7 +176,9 @@ class Retyping:
         wanted: dict[int, set[bool]] = {}
         for edge in graph.edges:
             source = self._end(edge.tensor.place if edge.tensor else None)
-            if source in self._flexible and self._end(edge.place) not in self._flexible:
+            if source in self._flexible and graph.is_exact(edge):
+                wanted.setdefault(source, set()).add(False)
+            elif source in self._flexible and self._end(edge.place) not in self._flexible:
                 wanted.setdefault(source, set()).add(self.takes_bfloat16(edge))
         for place in (*graph.constants, *graph.cast_targets):
             root = graph.root(place)
@@ -198,6 +206,9 @@ class Retyping:
 class _Vote(enum.Enum):
     """What a neighbour of moving ops wants of them."""
 
+    EXACT = enum.auto()
+    """float32 as long as nothing has rounded the values."""
+
     BFLOAT16 = enum.auto()
     FLOAT32 = enum.auto()
     SENSITIVE = enum.auto()
@@ -209,7 +220,10 @@ class _Vote(enum.Enum):
     EITHER = enum.auto()
 
 
-def _bfloat16_wins(votes: Collection[_Vote]) -> bool:
+def _bfloat16_wins(takers: Collection[_Vote], makers: Collection[_Vote]) -> bool:
+    if _Vote.EXACT in takers and set(makers) != {_Vote.BFLOAT16}:
+        return False
+    votes = {*takers, *makers}
     if _Vote.BFLOAT16 in votes:
         return True
     if _Vote.FLOAT32 in votes:

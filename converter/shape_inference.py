@@ -226,27 +226,15 @@ def _portions(scope: Scope, is_call: Callable[[NodeDef], bool]) -> tuple[list[li
 
     Apart, the nodes of loops of the main graph (NextIteration), which are rings, and what depends on those.
     """
-    nodes = {node.name: node for node in scope.nodes}
-    users: dict[str, list[str]] = {}
-    missing: dict[str, int] = {}
-    for node in scope.nodes:
-        producers = {p for ref in graph_edit.data_inputs(node) if (p := graph_edit.producer_of(ref)) in nodes}
-        missing[node.name] = len(producers)
-        for producer in producers:
-            users.setdefault(producer, []).append(node.name)
-    number = dict.fromkeys(nodes, 0)
-    ready = [name for name, count in missing.items() if count == 0]
-    for name in ready:
-        after = number[name] + is_call(nodes[name])
-        for user in users.get(name, ()):
-            number[user] = max(number[user], after)
-            missing[user] -= 1
-            if missing[user] == 0:
-                ready.append(user)
-    portions: list[list[NodeDef]] = [[] for _ in range(max(number.values(), default=0) + 1)]
-    ring: list[NodeDef] = []
-    for name, node in nodes.items():
-        (portions[number[name]] if missing[name] == 0 else ring).append(node)
+    ordered, ring = graph_edit.in_order(scope)
+    after: dict[str, int] = {}
+    portions: list[list[NodeDef]] = [[]]
+    for node in ordered:
+        number = max((after.get(graph_edit.producer_of(ref), 0) for ref in graph_edit.data_inputs(node)), default=0)
+        after[node.name] = number + is_call(node)
+        if number == len(portions):
+            portions.append([])
+        portions[number].append(node)
     return portions, ring
 
 

@@ -17,15 +17,16 @@ from typing import Any
 from tensorflow.core.framework import types_pb2
 
 from converter import graph_edit, ops, tpu
-from converter.bfloat16_filter import OpFilter
+from converter.bfloat16_filter import USER_REASON, OpFilter, makes_integers
 from converter.model import MAIN_GRAPH, FunctionDef, Model, NodeDef, Scope
-from converter.normalization import NORMALIZATION, normalization_nodes
+from converter.normalization import NORMALIZATION, find_normalizations
 from converter.type_places import Edge, NodePlaces, Places, Site, Tensor, makes_list
 from converter.value_kinds import Kind, KindFlow
 from converter.variable_uses import value_attr
 
 _FLOAT, _VARIANT, _RESOURCE = types_pb2.DT_FLOAT, types_pb2.DT_VARIANT, types_pb2.DT_RESOURCE
 
+_CONSTANT_RESULTS = {"OnesLike", "ZerosLike"}
 _DIRECT_CALLS = {"PartitionedCall", "StatefulPartitionedCall", tpu.TPU_CALL}
 
 # An edge, the vertex that its tensor's kind flows to, and the dtype of its input; until the scope's tensors are known.
@@ -85,7 +86,7 @@ class TypeGraph:
         self._pinned: list[tuple[int, str]] = []
         self._unchanged: list[int] = []
         self._definitions: dict[str, Any] = {}
-        self._normalizations = {name: normalization_nodes(model.scope(name)) for name in scopes}
+        self._absolute: set[tuple[str, str]] = set()
         all_scopes = [model.main_scope() if n == MAIN_GRAPH else model.scope(n) for n in (*scopes, *observed)]
         self.tensors: dict[str, dict[str, Tensor]] = {s.name: {} for s in all_scopes}
         for scope in all_scopes:
@@ -106,6 +107,17 @@ class TypeGraph:
 
     def kind(self, place: int) -> Kind:
         return self._kinds.of(place)
+
+    def is_data(self, place: int) -> bool:
+        """Whether a place is made of more than constants, integers and random numbers."""
+        return self.kind(place) >= Kind.GIVEN
+
+    def is_exact(self, edge: Edge) -> bool:
+        """Whether what takes the values of an edge must not be given rounded ones."""
+        if edge.node is None or not self.converts(edge.scope.name):
+            return False
+        listed = edge.place is not None and self.pins.get(self.root(edge.place)) == USER_REASON
+        return listed or makes_integers(edge.node) or (edge.scope.name, edge.node.name) in self._absolute
 
     def origins(self, tensors: Iterable[Tensor]) -> set[int]:
         """Classes, and vertices, of all that these tensors are made of."""
@@ -177,7 +189,7 @@ class TypeGraph:
         if tensor is not None:
             self._kinds.add_flow(tensor.vertex, vertex)
         else:
-            self._kinds.add_floor(vertex, Kind.DATA)
+            self._kinds.add_floor(vertex, Kind.DATA if self.converts(edge.scope.name) else Kind.GIVEN)
         ends = (edge.node, None if tensor is None else tensor.node)
         if any(end is not None and end.op in ops.TPU_MARKERS for end in ends):
             # Nothing may stand between a marker and its neighbours.
@@ -217,17 +229,18 @@ class TypeGraph:
                     float_in.append(vertex)
         for i, (slot, place) in enumerate(zip(given, out_places, strict=True)):
             if slot.dtype in (_FLOAT, _VARIANT):
-                vertex = own.vertex if place is None else place
+                # Ones and zeros tell nothing of the values whose shape they have.
+                vertex = own.vertex if place is None or node.op in _CONSTANT_RESULTS else place
                 ref = graph_edit.canonical_ref(scope.ref(node.name, slot.arg, slot.index, i), scope)
                 self.tensors[scope.name][ref] = Tensor(scope, node, ref, i, place, vertex)
-                if slot.dtype == _FLOAT:
+                if slot.dtype == _FLOAT and node.op not in _CONSTANT_RESULTS:
                     float_out.append(vertex)
         if self._call(scope, node, in_places, out_places):
             return
         self._restrict(scope, node, definition, own, [*taken, *given])
         if own.is_list:
             return
-        self._kinds.add_node(scope, node, own.vertex, float_in, float_out)
+        self._kinds.add_node(scope, node, own.vertex, float_in, float_out, scope.name in self._scopes)
         takes_only = len(set(float_in)) == 1 and not float_out and float_in[0] in self.sites
         if takes_only and node.op != "Cast" and value_attr(node) is None:
             self.sinks[float_in[0]] = []
@@ -274,8 +287,6 @@ class TypeGraph:
             self._unchanged += places
             return
         reason = self._filter.reason(node, definition, own.float_attrs, self._scopes[scope.name])
-        if reason is None and node.name in self._normalizations[scope.name]:
-            reason = NORMALIZATION
         variable = value_attr(node)
         opaque = any(s.dtype in (_RESOURCE, _VARIANT) and not s.attr for s in slots)
         if reason is None and variable is None and not own.is_list and opaque:
@@ -295,19 +306,44 @@ class TypeGraph:
     # --- finishing ----------------------------------------------------------------------------------------------
 
     def _finish(self, scopes: Iterable[Scope]) -> None:
+        for scope in scopes:
+            if scope.function is not None:
+                self._add_argument_kinds(scope.function)
+        self._kinds.propagate(self.model)
+        self._pin_normalizations()
         for place, reason in self._pinned:
             self.pins.setdefault(self.root(place), reason)
         self.outside = {self.root(p) for p in self._unchanged}
         for root in self.outside:
             self.pins.setdefault(root, "is outside of what is converted")
+        self._pin_what_becomes_integers()
         self.movement = self._places.movement()
         self._pinned_variables = {
             (scope.name, node.name) for p, (scope, node) in self.variables.items() if self.root(p) in self.pins
         }
-        for scope in scopes:
-            if scope.function is not None:
-                self._add_argument_kinds(scope.function)
-        self._kinds.propagate(self.model)
+
+    def _pin_normalizations(self) -> None:
+        nodes: set[tuple[str, str]] = set()
+        for name in self._scopes:
+            scope, tensors = self.model.scope(name), self.tensors[name]
+            constant = {a for a, t in tensors.items() if t.node is None and self.kind(t.vertex) is Kind.CONSTANT}
+            found = find_normalizations(scope, constant.__contains__)
+            nodes |= {(name, node) for node in found.nodes}
+            self._absolute |= {(name, node) for node in found.absolute}
+        for place, site in self.sites.items():
+            if site.node is not None and (site.scope.name, site.node.name) in nodes:
+                self._pinned.append((place, NORMALIZATION))
+
+    def _pin_what_becomes_integers(self) -> None:
+        """Ops on values that nothing has rounded yet, if the end of it is whole numbers: indices, lengths, times."""
+        ends = [
+            edge.tensor
+            for edge in self.edges
+            if edge.node is not None and edge.tensor is not None and makes_integers(edge.node)
+            if self.converts(edge.scope.name) and self.kind(edge.tensor.vertex) is Kind.GIVEN
+        ]
+        for root in self.origins(ends):
+            self.pins.setdefault(root, "becomes whole numbers in the end")
 
     def _add_argument_kinds(self, function: FunctionDef) -> None:
         """Arguments that callers outside of these scopes may set can be anything, but for captured constants."""
@@ -320,7 +356,7 @@ class TypeGraph:
         for i, place in enumerate(self._arguments[name]):
             constant = i >= free and objects.nodes[captures[i - free]].WhichOneof("kind") == "constant"
             if place is not None and not constant:
-                self._kinds.add_floor(place, Kind.DATA)
+                self._kinds.add_floor(place, Kind.GIVEN)
 
 
 def _callees(node: NodeDef, model: Model) -> tuple[int, list[str]] | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from tensorflow.core.framework import types_pb2
 
+from converter import ops
 from converter.model import Model, NodeDef, Scope
 from converter.shape_inference import Inference, ShapeInferenceError
 
@@ -22,8 +23,10 @@ class Kind(enum.IntEnum):
     CONSTANT = 0
     """Constants only."""
     COUNTED = 1
-    """Integers, and constants: positions, lengths, masks. bfloat16 has no odd integers above 256."""
-    DATA = 2
+    """Integers, random numbers, and constants: positions, lengths, masks. bfloat16 has no odd integers above 256."""
+    GIVEN = 2
+    """What comes from outside, and what is made of it but of no sum of products: nothing has rounded it yet."""
+    DATA = 3
     """Anything else."""
 
 
@@ -51,26 +54,30 @@ class KindFlow:
         """What `source` is made of, `target` is made of as well."""
         self._flows.append((source, target))
 
-    def add_node(self, scope: Scope, node: NodeDef, own: int, taken: Collection[int], given: Collection[int]) -> None:
+    def add_node(
+        self, scope: Scope, node: NodeDef, own: int, taken: Collection[int], given: Collection[int], inside: bool
+    ) -> None:
         """A node that computes float32: `taken` and `given` are vertices of its inputs and outputs, `own` its own.
 
-        Inputs and outputs may share vertices, as they do where an op has but one type.
+        Inputs and outputs may share vertices, as they do where an op has but one type. What a node makes that is not
+        `inside` of what is converted is no more than GIVEN.
         """
+        data = Kind.DATA if inside else Kind.GIVEN
         if not taken:
             for vertex in given:
-                self.add_floor(vertex, _source_kind(node))
+                self.add_floor(vertex, min(_source_kind(node), data))
             return
         through = set(taken)
         fresh = [v for v in given if v not in through]
         if fresh:
             self._flows += [(v, own) for v in through if v != own]
             self._flows += [(own, v) for v in fresh if v != own]
-        if node.op in _COUNTING:
+        if node.op in _COUNTING or node.op in ops.RANDOM:
             self._floors += [(v, Kind.COUNTED) for v in given]
         elif node.op in _LOOKUPS:
             # A table that integers look up in is data even where it is a constant.
-            self._floors += [(v, Kind.DATA) for v in given]
-        elif node.op.startswith(_CONTRACTIONS) and given:
+            self._floors += [(v, data) for v in given]
+        elif node.op.startswith(_CONTRACTIONS) and given and inside:
             self._contractions.append((next(iter(given)), scope, node))
 
     def propagate(self, model: Model) -> None:
@@ -123,7 +130,7 @@ def _source_kind(node: NodeDef) -> Kind:
         return Kind.CONSTANT
     if node.op == "Cast" and node.attr["SrcT"].type not in _INEXACT:
         return Kind.COUNTED
-    return Kind.COUNTED if node.op in _COUNTING else Kind.DATA
+    return Kind.COUNTED if node.op in _COUNTING or node.op in ops.RANDOM else Kind.DATA
 
 
 def _is_outer_product(inference: Inference, scope: Scope, node: NodeDef) -> bool:

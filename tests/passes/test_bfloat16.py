@@ -2,6 +2,9 @@
 
 import re
 
+import pytest
+from tensorflow.core.framework import types_pb2
+
 from converter.errors import ConversionError, OptionsError
 from converter.options import Scope
 from converter.pass_result import PassResult
@@ -302,16 +305,18 @@ def test_the_lowest_float32_of_a_mask_does_not_become_infinite() -> None:
         return b:z:0
         """,
         """
-        ids = Cast(x) {SrcT: bfloat16, DstT: int32}
+        ids = Cast(x) {SrcT: float32, DstT: int32}
         m = Cast(ids:y:0) {SrcT: int32, DstT: float32}
         low = Const() {dtype: float32, value: float32(-3.3895314e38)}
         n = Mul(m:y:0, low:output:0) {T: float32}
-        a = AddV2(x, n/bfloat16:y:0) {T: bfloat16}
+        a = AddV2(x/bfloat16:y:0, n/bfloat16:y:0) {T: bfloat16}
         b = Minimum(a:z:0, low2:output:0) {T: bfloat16}
         low2 = Const() {dtype: bfloat16, value: bfloat16(3.3895314e38)}
+        x/bfloat16 = Cast(x) {SrcT: float32, DstT: bfloat16}
         n/bfloat16 = Cast(n:z:0) {SrcT: float32, DstT: bfloat16}
         return b:z:0
         """,
+        x="float32",
     )
 
 
@@ -342,8 +347,8 @@ def test_floats_made_from_integers_stay_float32_until_they_meet_data() -> None:
         skips=[
             "Cast: stays float32: is needed as float32",
             "Const: stays float32: is needed as float32",
-            "Cos: stays float32: computes with integers, such as positions, lengths or masks",
-            "Mul: stays float32: computes with integers, such as positions, lengths or masks",
+            "Cos: stays float32: computes with integers (positions, lengths, masks) or random numbers",
+            "Mul: stays float32: computes with integers (positions, lengths, masks) or random numbers",
         ],
     )
 
@@ -567,6 +572,277 @@ def test_normalizations_stay_float32_as_a_whole() -> None:
         a/float32 = Cast(a:y:0) {SrcT: bfloat16, DstT: float32}
         shifted/bfloat16 = Cast(shifted:z:0) {SrcT: float32, DstT: bfloat16}
         return residual:z:0
+        """,
+    )
+
+
+AXIS = """
+        a = Exp(x) {T: float32}
+        axis = Const() {dtype: int32, value: int32([-1])}
+        mean = Mean(a:y:0, axis:output:0) {T: float32, keep_dims: true}
+"""
+OF_DIFFERENCES = """
+        square = SquaredDifference(a:y:0, mean:output:0) {T: float32}
+        variance = Mean(square:z:0, axis:output:0) {T: float32, keep_dims: true}
+        v = Identity(variance:output:0) {T: float32}
+"""
+OF_MOMENTS = """
+        square = Mul(a:y:0, a:y:0) {T: float32}
+        moment = Mean(square:z:0, axis:output:0) {T: float32, keep_dims: true}
+        squared = Mul(mean:output:0, mean:output:0) {T: float32}
+        difference = Sub(moment:output:0, squared:z:0) {T: float32}
+        v = Identity(difference:z:0) {T: float32}
+"""
+
+
+@pytest.mark.parametrize("variance", [OF_DIFFERENCES, OF_MOMENTS])
+@pytest.mark.parametrize(
+    "applied",
+    [
+        """
+        sum = AddV2(v:output:0, epsilon:output:0) {T: float32}
+        root = Rsqrt(sum:z:0) {T: float32}
+        scaled = Mul(minus:z:0, root:y:0) {T: float32}
+        """,
+        """
+        sum = AddV2(v:output:0, epsilon:output:0) {T: float32}
+        half = Const() {dtype: float32, value: float32(-0.5)}
+        root = Pow(sum:z:0, half:output:0) {T: float32}
+        scaled = Mul(minus:z:0, root:z:0) {T: float32}
+        """,
+        """
+        root = Sqrt(v:output:0) {T: float32}
+        larger = Maximum(root:y:0, epsilon:output:0) {T: float32}
+        scaled = RealDiv(minus:z:0, larger:z:0) {T: float32}
+        """,
+        """
+        root = Sqrt(v:output:0) {T: float32}
+        larger = AddV2(root:y:0, epsilon:output:0) {T: float32}
+        scaled = RealDiv(minus:z:0, larger:z:0) {T: float32}
+        """,
+    ],
+)
+def test_a_normalization_is_known_however_it_is_written(variance: str, applied: str) -> None:
+    epsilon = "epsilon = Const() {dtype: float32, value: float32(0.001)}"
+    minus = "minus = Sub(a:y:0, mean:output:0) {T: float32}"
+    tail = "w = Tanh(scaled:z:0) {T: float32}; return w:y:0"
+    model = parse_model(tpu_model(f"{AXIS} {variance} {epsilon}\n{minus}\n{applied}\n{tail}"))
+    result = BFloat16().apply(model)
+    types = {n.name: n.attr["T"].type for n in model.functions["T"].node_def if "T" in n.attr}
+    assert {name for name, dtype in types.items() if dtype == types_pb2.DT_BFLOAT16} == {"a", "w"}
+    # a is cast once for all that normalizes it, and the normalized values are cast back.
+    assert result.details["casts"] == 2 + 2
+
+
+def test_a_difference_of_two_sums_stays_float32_wherever_it_is() -> None:
+    check(
+        """
+        axis = Const() {dtype: int32, value: int32([-1])}
+        a = Tanh(x) {T: float32}
+        s = Sum(a:y:0, axis:output:0) {T: float32}
+        ss = Square(s:output:0) {T: float32}
+        q = Square(a:y:0) {T: float32}
+        t = Sum(q:y:0, axis:output:0) {T: float32}
+        d = Sub(ss:y:0, t:output:0) {T: float32}
+        e = Exp(d:z:0) {T: float32}
+        return e:y:0
+        """,
+        """
+        axis = Const() {dtype: int32, value: int32([-1])}
+        a = Tanh(x) {T: bfloat16}
+        s = Sum(a/float32:y:0, axis:output:0) {T: float32}
+        ss = Square(s:output:0) {T: float32}
+        q = Square(a/float32:y:0) {T: float32}
+        t = Sum(q:y:0, axis:output:0) {T: float32}
+        d = Sub(ss:y:0, t:output:0) {T: float32}
+        e = Exp(d/bfloat16:y:0) {T: bfloat16}
+        a/float32 = Cast(a:y:0) {SrcT: bfloat16, DstT: float32}
+        d/bfloat16 = Cast(d:z:0) {SrcT: float32, DstT: bfloat16}
+        return e:y:0
+        """,
+    )
+
+
+def test_what_is_normalized_by_constants_crosses_as_float32() -> None:
+    # 50,000 +- 1,000 is 50,176 +- 1,024 in bfloat16: rounded before the mean is taken away, nothing is left of it.
+    constants = """
+        mean = Const() {dtype: float32, value: float32([50000.0, 3.0])}
+        variance = Const() {dtype: float32, value: float32([1e6, 1.0])}
+        floor = Const() {dtype: float32, value: float32(1e-7)}
+    """
+    check(
+        f"""
+        {constants}
+        minus = Sub(x, mean:output:0) {{T: float32}}
+        root = Sqrt(variance:output:0) {{T: float32}}
+        larger = Maximum(root:y:0, floor:output:0) {{T: float32}}
+        scaled = RealDiv(minus:z:0, larger:z:0) {{T: float32}}
+        w = Tanh(scaled:z:0) {{T: float32}}
+        return w:y:0
+        """,
+        f"""
+        {constants}
+        minus = Sub(x, mean:output:0) {{T: float32}}
+        root = Sqrt(variance:output:0) {{T: float32}}
+        larger = Maximum(root:y:0, floor:output:0) {{T: float32}}
+        scaled = RealDiv(minus:z:0, larger:z:0) {{T: float32}}
+        w = Tanh(scaled/bfloat16:y:0) {{T: bfloat16}}
+        scaled/bfloat16 = Cast(scaled:z:0) {{SrcT: float32, DstT: bfloat16}}
+        return w:y:0
+        """,
+        x="float32",
+    )
+
+
+def test_a_root_of_constants_that_scales_without_a_mean_is_no_normalization() -> None:
+    check(
+        """
+        size = Const() {dtype: float32, value: float32(64.0)}
+        root = Sqrt(size:output:0) {T: float32}
+        m = MatMul(x, x) {T: float32}
+        scores = RealDiv(m:product:0, root:y:0) {T: float32}
+        return scores:z:0
+        """,
+        """
+        size = Const() {dtype: float32, value: float32(64.0)}
+        root = Sqrt(size:output:0) {T: float32}
+        m = MatMul(x, x) {T: bfloat16}
+        scores = RealDiv(m:product:0, root/bfloat16:y:0) {T: bfloat16}
+        root/bfloat16 = Cast(root:y:0) {SrcT: float32, DstT: bfloat16}
+        return scores:z:0
+        """,
+    )
+
+
+# --- values that must be exact ----------------------------------------------------------------------------------
+
+
+def test_what_is_cast_to_integers_crosses_as_float32_and_is_rounded_for_the_others() -> None:
+    # 999 is 1000 in bfloat16.
+    check(
+        """
+        ids = Cast(x) {SrcT: float32, DstT: int32}
+        back = Cast(ids:y:0) {SrcT: int32, DstT: float32}
+        a = Tanh(x) {T: float32}
+        b = AddV2(a:y:0, back:y:0) {T: float32}
+        return b:z:0
+        """,
+        """
+        ids = Cast(x) {SrcT: float32, DstT: int32}
+        back = Cast(ids:y:0) {SrcT: int32, DstT: bfloat16}
+        a = Tanh(x/bfloat16:y:0) {T: bfloat16}
+        b = AddV2(a:y:0, back:y:0) {T: bfloat16}
+        x/bfloat16 = Cast(x) {SrcT: float32, DstT: bfloat16}
+        return b:z:0
+        """,
+        x="float32",
+    )
+
+
+def test_ops_on_the_way_to_integers_stay_float32_if_nothing_has_rounded_their_values() -> None:
+    result = check(
+        """
+        scale = Const() {dtype: float32, value: float32(10.0)}
+        scaled = Mul(x, scale:output:0) {T: float32}
+        ids = Cast(scaled:z:0) {SrcT: float32, DstT: int32}
+        m = MatMul(x, x) {T: float32}
+        r = Mul(m:product:0, scale:output:0) {T: float32}
+        rounded = Cast(r:z:0) {SrcT: float32, DstT: int32}
+        return m:product:0, ^ids, ^rounded
+        """,
+        """
+        scale = Const() {dtype: float32, value: float32(10.0)}
+        scaled = Mul(x, scale:output:0) {T: float32}
+        ids = Cast(scaled:z:0) {SrcT: float32, DstT: int32}
+        m = MatMul(x/bfloat16:y:0, x/bfloat16:y:0) {T: bfloat16}
+        r = Mul(m:product:0, scale/bfloat16:y:0) {T: bfloat16}
+        rounded = Cast(r:z:0) {SrcT: bfloat16, DstT: int32}
+        x/bfloat16 = Cast(x) {SrcT: float32, DstT: bfloat16}
+        scale/bfloat16 = Cast(scale:output:0) {SrcT: float32, DstT: bfloat16}
+        return m:product:0, ^ids, ^rounded
+        """,
+        x="float32",
+    )
+    assert set(result.details["kept_ops"]["Mul"]) == {"becomes whole numbers in the end"}
+
+
+@pytest.mark.parametrize("op", ["LowerBound", "UpperBound"])
+def test_edges_that_values_are_compared_with_are_not_rounded(op: str) -> None:
+    body = f"""
+        edges = Const() {{dtype: float32, value: float32([[257.0, 601.0]])}}
+        found = {op}(edges:output:0, x) {{T: float32, out_type: int32}}
+        """
+    tail = "return {}:y:0, ^found"
+    check(
+        body + "a = Tanh(x) {T: float32}; " + tail.format("a"),
+        body
+        + "a = Tanh(x/bfloat16:y:0) {T: bfloat16}; x/bfloat16 = Cast(x) {SrcT: float32, DstT: bfloat16}; "
+        + tail.format("a"),
+        x="float32",
+    )
+
+
+def test_an_argument_of_an_op_in_the_filterlist_is_not_rounded_for_others() -> None:
+    check(
+        "m = MatMul(x, x) {T: float32}; a = Tanh(x) {T: float32}; "
+        "b = AddV2(m:product:0, a:y:0) {T: float32}; return b:z:0",
+        """
+        m = MatMul(x, x) {T: float32}
+        a = Tanh(x/bfloat16:y:0) {T: bfloat16}
+        b = AddV2(m/bfloat16:y:0, a:y:0) {T: bfloat16}
+        x/bfloat16 = Cast(x) {SrcT: float32, DstT: bfloat16}
+        m/bfloat16 = Cast(m:product:0) {SrcT: float32, DstT: bfloat16}
+        return b:z:0
+        """,
+        each=BFloat16(filterlist=("MatMul",)),
+        x="float32",
+    )
+
+
+def test_random_numbers_are_drawn_and_used_in_float32_until_they_meet_data() -> None:
+    # Of 8 bits, one in 256 uniform numbers is 1, and the logarithm of its logarithm infinite.
+    check(
+        """
+        shape = Const() {dtype: int32, value: int32([4])}
+        u = RandomUniform(shape:output:0) {T: int32, dtype: float32}
+        l = Log(u:output:0) {T: float32}
+        n = Neg(l:y:0) {T: float32}
+        a = AddV2(x, n:y:0) {T: float32}
+        return a:z:0
+        """,
+        """
+        shape = Const() {dtype: int32, value: int32([4])}
+        u = RandomUniform(shape:output:0) {T: int32, dtype: float32}
+        l = Log(u:output:0) {T: float32}
+        n = Neg(l:y:0) {T: float32}
+        a = AddV2(x, n/bfloat16:y:0) {T: bfloat16}
+        n/bfloat16 = Cast(n:y:0) {SrcT: float32, DstT: bfloat16}
+        return a:z:0
+        """,
+    )
+
+
+def test_positions_counted_by_summing_up_ones_stay_float32() -> None:
+    check(
+        """
+        axis = Const() {dtype: int32, value: int32(0)}
+        a = Tanh(x) {T: float32}
+        ones = OnesLike(a:y:0) {T: float32}
+        positions = Cumsum(ones:y:0, axis:output:0) {T: float32, Tidx: int32}
+        s = Sin(positions:out:0) {T: float32}
+        b = AddV2(a:y:0, s:y:0) {T: float32}
+        return b:z:0
+        """,
+        """
+        axis = Const() {dtype: int32, value: int32(0)}
+        a = Tanh(x) {T: bfloat16}
+        ones = OnesLike(a:y:0) {T: bfloat16}
+        positions = Cumsum(ones/float32:y:0, axis:output:0) {T: float32, Tidx: int32}
+        s = Sin(positions:out:0) {T: float32}
+        b = AddV2(a:y:0, s/bfloat16:y:0) {T: bfloat16}
+        ones/float32 = Cast(ones:y:0) {SrcT: bfloat16, DstT: float32}
+        s/bfloat16 = Cast(s:y:0) {SrcT: float32, DstT: bfloat16}
+        return b:z:0
         """,
     )
 
