@@ -127,7 +127,7 @@ def _read_options(text: str | None, file: Path | None) -> ConverterOptions:
 @click.option("--batch_sizes", default="1,3", show_default=True, help="Requests of these sizes are tried.")
 @click.option("--inputs", type=click.Path(path_type=Path), help=".npz file with one array for each signature input.")
 @click.option("--signature", help="Only this signature; all of them if not given.")
-@click.option("--tolerance", type=float, help="Largest relative L2 error; by default 1e-5, or 0.02 with bfloat16.")
+@click.option("--tolerance", type=float, help="Largest relative error; by default 1e-5, or 0.02 with bfloat16.")
 @click.option("--verbose", is_flag=True, help="Show TensorFlow's own messages and tracebacks.")
 def verify(
     original: Path,

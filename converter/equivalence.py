@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converter import graph_edit
-from converter.cpu_twin import write_cpu_twin
+from converter import graph_edit, sample_inputs
+from converter.cpu_twin import make_cpu_twin
 from converter.errors import ConversionError, nearest
-from converter.reader import read_model
+from converter.model import Model
+from converter.reader import FINGERPRINT_FILE, SAVED_MODEL_FILE, read_model
 
 _EXACT_TOLERANCE = 1e-5  # float32: the runtime fuses differently across function boundaries
 _BFLOAT16_TOLERANCE = 2e-2  # bfloat16 has 8 bits of precision, and errors add up along a deep model
-_SEED = 20240917
 
 
 @dataclass(frozen=True)
 class OutputComparison:
-    """One output tensor of one request; the error is the L2 norm of the difference over that of the original."""
+    """One output tensor of one request.
+
+    `error`: of floating-point numbers, the L2 norm of the difference over that of the original; of anything else, the
+    share of elements that differ.
+    """
 
     signature: str
     batch_size: int
@@ -49,7 +54,7 @@ class Verification:
             detail = f"  ({c.detail})" if c.detail else ""
             lines.append(f"{verdict:<6}{c.error:<12.2e}{c.batch_size:<8}{c.signature}/{c.output}{detail}")
         outcome = "PASSED" if self.passed else "FAILED"
-        lines.append(f"{outcome}: relative L2 error of {len(self.comparisons)} outputs, tolerance {self.tolerance:g}")
+        lines.append(f"{outcome}: relative error of {len(self.comparisons)} outputs, tolerance {self.tolerance:g}")
         return "\n".join(lines)
 
 
@@ -70,21 +75,17 @@ def verify_conversion(
       batch_sizes: sizes of the unknown 0th dimension of the inputs; 1 stands in for other unknown dimensions.
       inputs_file: .npz with an array for every signature input, instead of random ones.
       signature: the only signature to run; all if None.
-      tolerance: largest relative L2 error; None chooses by whether the converted model computes in bfloat16.
+      tolerance: largest relative error; None chooses by whether the converted model computes in bfloat16.
 
     Raises:
-      ConversionError: a model cannot be read, or the inputs do not fit its signatures.
+      ConversionError: a model cannot be read or run, or the inputs do not fit its signatures.
     """
-    import tensorflow as tf
-
-    read_model(Path(original))
-    twin_model = read_model(Path(converted))
+    model, twin = read_model(Path(original)), read_model(Path(converted))
     if tolerance is None:
-        tolerance = _BFLOAT16_TOLERANCE if _computes_in_bfloat16(twin_model) else _EXACT_TOLERANCE
-    given = None if inputs_file is None else dict(np.load(inputs_file))
-    with tempfile.TemporaryDirectory(prefix="tpu-convert-twin-") as twin:
-        write_cpu_twin(converted, twin)
-        before, after = tf.saved_model.load(str(original)), tf.saved_model.load(twin)
+        tolerance = _BFLOAT16_TOLERANCE if _computes_in_bfloat16(twin) else _EXACT_TOLERANCE
+    arrays = None if inputs_file is None else sample_inputs.read_inputs(inputs_file)
+    make_cpu_twin(twin)
+    with _loaded(model, "original") as before, _loaded(twin, "converted") as after:
         keys = sorted(before.signatures)
         if signature is not None:
             if signature not in keys:
@@ -94,15 +95,70 @@ def verify_conversion(
         for key in keys:
             if key not in after.signatures:
                 raise ConversionError(f'The converted model lacks the signature "{key}" of the original.')
-            for size in batch_sizes if given is None else (0,):
-                inputs = _inputs(before.signatures[key], key, size, given)
-                expected, found = before.signatures[key](**inputs), after.signatures[key](**inputs)
+            for size in batch_sizes if arrays is None else (0,):
+                specs = before.signatures[key].structured_input_signature[1]
+                if arrays is None:
+                    inputs, expected = _answer_to_random(before.signatures[key], key, specs, size)
+                else:
+                    inputs = sample_inputs.given_inputs(arrays, specs, key)
+                    expected = _answer(before.signatures[key], inputs, f'the original, at signature "{key}"')
+                found = _answer(after.signatures[key], inputs, f'the converted model, at signature "{key}"')
                 rows = size or next((int(v.shape[0]) for v in inputs.values() if v.shape.rank), 1)
                 comparisons += [_compare(key, rows, name, expected[name], found.get(name)) for name in sorted(expected)]
     return Verification(tuple(comparisons), tolerance)
 
 
-def _computes_in_bfloat16(model: Any) -> bool:
+@contextmanager
+def _loaded(model: Model, what: str) -> Iterator[Any]:
+    """The model as TensorFlow loads it, without the slot variables of an optimizer: Keras 3 cannot revive these."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory(prefix="tpu-convert-verify-") as name:
+        for node in model.object_graph.nodes:
+            del node.slot_variables[:]
+        (Path(name) / SAVED_MODEL_FILE).write_bytes(model.saved_model.SerializeToString())
+        for path in model.path.iterdir():
+            if path.name not in (SAVED_MODEL_FILE, FINGERPRINT_FILE):
+                (Path(name) / path.name).symlink_to(path.resolve())
+        yield _run(lambda: tf.saved_model.load(name), f"the {what} model, when it is loaded")
+
+
+def _answer_to_random(function: Any, key: str, specs: Any, size: int) -> tuple[dict[str, Any], Any]:
+    """Random inputs that the original can answer, and its answer."""
+    where = f'the original, at signature "{key}" with random inputs of {size} rows'
+    inputs = sample_inputs.random_inputs(specs, size, small=False)
+    try:
+        return inputs, _answer(function, inputs, where)
+    except ConversionError:
+        # Floats may be ids.
+        inputs = sample_inputs.random_inputs(specs, size, small=True)
+        return inputs, _answer(function, inputs, where)
+
+
+def _answer(function: Any, inputs: dict[str, Any], where: str) -> Any:
+    return _run(lambda: function(**inputs), where)
+
+
+def _run(work: Callable[[], Any], where: str) -> Any:
+    import tensorflow as tf
+
+    try:
+        return work()
+    except (tf.errors.OpError, ValueError, TypeError, AttributeError, KeyError, FileNotFoundError) as error:
+        raise ConversionError(
+            f"TensorFlow fails on {where}: {type(error).__name__}: {_reason(error)}. If the model cannot answer such inputs, "
+            "give --inputs with some that it can."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The line of TensorFlow's message that tells what was wrong; around it stand nodes and stack traces."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [x for x in lines if x and not x.startswith(("Graph execution error", "Detected at", "<stack", "[["))]
+    return next(iter(telling), repr(error)).rstrip(".")
+
+
+def _computes_in_bfloat16(model: Model) -> bool:
     from tensorflow.core.framework import types_pb2
 
     return bool(
@@ -112,49 +168,27 @@ def _computes_in_bfloat16(model: Any) -> bool:
     )
 
 
-def _inputs(function: Any, key: str, batch_size: int, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    import tensorflow as tf
-
-    random = np.random.default_rng(_SEED)
-    specs = function.structured_input_signature[1]
-    if given is not None and set(given) != set(specs):
-        raise ConversionError(
-            f'The inputs file has the arrays {sorted(given)}; the signature "{key}" expects {sorted(specs)}.'
-        )
-    inputs = {}
-    for name, spec in sorted(specs.items()):
-        if given is not None:
-            inputs[name] = tf.constant(given[name], dtype=spec.dtype)
-            continue
-        dims = [batch_size] if spec.shape.rank is None else list(spec.shape)
-        shape = [(batch_size if i == 0 else 1) if d is None else d for i, d in enumerate(dims)]
-        inputs[name] = tf.constant(_random(random, shape, spec.dtype), dtype=spec.dtype)
-    return inputs
-
-
-def _random(random: np.random.Generator, shape: list[int], dtype: Any) -> Any:
-    if dtype.name == "string":
-        words = np.array(["the", "quick", "brown fox", "1"])
-        return words[random.integers(0, len(words), shape)]
-    if dtype.is_floating or dtype.is_complex:
-        return random.standard_normal(shape)
-    # Small integers are valid as ids, lengths and flags alike.
-    return random.integers(0, 2, shape)
-
-
 def _compare(key: str, batch_size: int, name: str, expected: Any, found: Any) -> OutputComparison:
     if found is None:
         return OutputComparison(key, batch_size, name, float("inf"), "the converted model lacks this output")
     if expected.shape != found.shape or expected.dtype != found.dtype:
         detail = f"{found.dtype.name}{found.shape.as_list()} instead of {expected.dtype.name}{expected.shape.as_list()}"
         return OutputComparison(key, batch_size, name, float("inf"), detail)
-    return OutputComparison(key, batch_size, name, relative_error(expected.numpy(), found.numpy()), "")
+    a, b = expected.numpy(), found.numpy()
+    error = relative_error(a, b)
+    differ = int(np.sum(a != b)) if error and not _is_inexact(a) else 0
+    return OutputComparison(key, batch_size, name, error, f"{differ} of {a.size} differ" if differ else "")
+
+
+def _is_inexact(values: Any) -> bool:
+    # bfloat16 is no floating-point type to NumPy.
+    return values.dtype.kind in "fc" or values.dtype.name == "bfloat16"
 
 
 def relative_error(expected: Any, found: Any) -> float:
-    """L2 norm of the difference over that of `expected`; 0 or 1 for dtypes without a difference; inf for new NaNs."""
-    if expected.dtype.kind in "OSU":
-        return float(not np.array_equal(expected, found))
+    """L2 norm of the difference over that of `expected`, inf for new NaNs; of integers the share that differs."""
+    if not _is_inexact(expected):
+        return float(np.mean(expected != found)) if expected.size else 0.0
     wide = np.complex128 if expected.dtype.kind == "c" else np.float64
     a, b = expected.astype(wide).ravel(), found.astype(wide).ravel()
     finite = np.isfinite(a)
