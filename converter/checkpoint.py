@@ -25,6 +25,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
+from converter.bfloat16_values import round_into
 from converter.crc32c import Crc32c
 from converter.errors import ConversionError, ModelReadError, OutputError, nearest
 from converter.tensor_bundle import (
@@ -257,8 +258,7 @@ def _cast_tensor(source: _Reader, target: _Writer, key: bytes, entry: BundleEntr
     crc_before, crc_after = Crc32c(), Crc32c()
     for chunk in source.chunks(entry.offset, entry.size):
         crc_before.update(chunk)
-        with np.errstate(all="ignore"):  # what is out of range becomes infinite, as in TensorFlow
-            target.cast_buffer[: len(chunk) // 4] = np.frombuffer(chunk, "<f4")
+        round_into(target.cast_buffer[: len(chunk) // 4], np.frombuffer(chunk, "<f4"))
         cast = target.cast_buffer[: len(chunk) // 4].view(np.uint8)
         crc_after.update(cast)
         target.write(cast.data)

@@ -146,8 +146,8 @@ def _run(work: Callable[[], Any], where: str) -> Any:
         return work()
     except (tf.errors.OpError, ValueError, TypeError, AttributeError, KeyError, FileNotFoundError) as error:
         raise ConversionError(
-            f"TensorFlow fails on {where}: {type(error).__name__}: {_reason(error)}. If the model cannot answer such inputs, "
-            "give --inputs with some that it can."
+            f"TensorFlow fails on {where}: {type(error).__name__}: {_reason(error)}. If the model cannot answer such "
+            "inputs, give --inputs with some that it can."
         ) from error
 
 

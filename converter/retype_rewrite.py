@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from tensorflow.core.framework import full_type_pb2, types_pb2
 
 from converter import graph_edit, tpu
+from converter.bfloat16_values import clipped, rounded
 from converter.graph_edit import make_node, type_attr
 from converter.model import MAIN_GRAPH, Model, NodeDef, Scope
 from converter.retype import NodeKey, Retyping
@@ -18,7 +18,6 @@ from converter.type_graph import TypeGraph
 from converter.type_places import Edge, Site, Tensor
 
 _FLOAT, _BFLOAT16 = types_pb2.DT_FLOAT, types_pb2.DT_BFLOAT16
-_LARGEST = 2.0**127 * (2 - 2.0**-7)  # of bfloat16's finite values
 
 
 @dataclass
@@ -215,13 +214,8 @@ def _values(tensor: Any) -> np.ndarray[Any, Any]:
     return np.array(tensor.float_val, np.float32)
 
 
-def _clipped(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Finite values beyond bfloat16's become its largest, as the lowest float32 of a mask does: infinity is no mask."""
-    return np.where(np.isfinite(values), np.clip(values, -_LARGEST, _LARGEST), values)
-
-
 def _to_bfloat16(tensor: Any) -> None:
-    cast = _clipped(_values(tensor)).astype(ml_dtypes.bfloat16)
+    cast = rounded(_values(tensor))
     in_bytes = bool(tensor.tensor_content)
     tensor.dtype = _BFLOAT16
     tensor.ClearField("tensor_content")
@@ -234,11 +228,11 @@ def _to_bfloat16(tensor: Any) -> None:
 
 def _clamp(tensor: Any) -> None:
     values = _values(tensor)
-    clipped = _clipped(values)
-    if np.array_equal(values, clipped, equal_nan=True):
+    finite = clipped(values)
+    if np.array_equal(values, finite, equal_nan=True):
         return
     if tensor.tensor_content:
-        tensor.tensor_content = clipped.astype("<f4").tobytes()
+        tensor.tensor_content = finite.astype("<f4").tobytes()
     else:
         del tensor.float_val[:]
-        tensor.float_val.extend(clipped.tolist())
+        tensor.float_val.extend(finite.tolist())

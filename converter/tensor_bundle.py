@@ -7,7 +7,7 @@ more per slice, under a key that encodes name and slice; only the latter have da
 A table is data blocks, a metaindex block (always empty), an index block that says where the data blocks are, and a
 footer that says where the other two are. A block is entries, each `shared, unshared, value size` (varints), key
 without the prefix shared with the key before, value; then the offsets of those entries that share nothing and
-their number; then one byte of compression (TensorFlow always writes 0, none) and a checksum.
+their number; then one byte of compression (0 none, 1 Snappy) and a checksum. What is written here is not compressed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
+from converter import snappy
 from converter.crc32c import masked_crc32c
 from converter.errors import ModelReadError
+from converter.snappy import varint
 
 BundleEntry = Any
 BundleHeader = Any
@@ -32,6 +34,7 @@ _FORMAT_VERSION = 1
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER_SIZE = 48
 _TRAILER_SIZE = 5  # compression and checksum after each block
+_SNAPPY = 1
 _BLOCK_SIZE = 256 << 10  # as TensorFlow's
 _RESTART_INTERVAL = 16
 
@@ -56,7 +59,7 @@ def read_index(prefix: Path) -> Index:
     """Reads and checks the index of the checkpoint `prefix`.
 
     Raises:
-      ModelReadError: there is none, or it is damaged, big-endian, compressed, or of a newer format.
+      ModelReadError: there is none, or it is damaged, big-endian, or of a newer format.
     """
     path = index_path(prefix)
     try:
@@ -116,25 +119,27 @@ def _read_table(content: bytes, path: Path) -> Iterator[tuple[bytes, bytes]]:
         raise _damaged(path, f"its {len(content)} bytes do not end in the footer of an index")
     place = 0
     for _ in range(2):  # the handle of the metaindex block, which holds nothing
-        _, place = _varint(footer, place)
+        _, place = varint(footer, place)
     for _, handle in _block_entries(_read_block(content, footer[place:], path)):
         yield from _block_entries(_read_block(content, handle, path))
 
 
 def _read_block(content: bytes, handle: bytes, path: Path) -> bytes:
-    offset, place = _varint(handle, 0)
-    size, _ = _varint(handle, place)
+    offset, place = varint(handle, 0)
+    size, _ = varint(handle, place)
     end = offset + size
     trailer = content[end : end + _TRAILER_SIZE]
     if len(trailer) < _TRAILER_SIZE:
         raise _damaged(path, f"a block should be at bytes {offset} to {end} of {len(content)}")
     if int.from_bytes(trailer[1:], "little") != masked_crc32c(content[offset : end + 1]):
         raise _damaged(path, f"the checksum of the block at byte {offset} does not match")
+    if trailer[0] == _SNAPPY:
+        try:
+            return snappy.decompress(content[offset:end])
+        except snappy.SnappyError as error:
+            raise _damaged(path, f"the block at byte {offset} cannot be decompressed, {error}") from error
     if trailer[0] != 0:
-        raise ModelReadError(
-            f'The checkpoint index "{path}" is compressed, which TensorFlow 1.2 and later do not write. Load the model '
-            "with TensorFlow and save it again."
-        )
+        raise _damaged(path, f"the block at byte {offset} is compressed in the unknown way {trailer[0]}")
     return content[offset:end]
 
 
@@ -143,9 +148,9 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     end = len(block) - 4 * (restarts + 1)
     place, key = 0, b""
     while place < end:
-        shared, place = _varint(block, place)
-        unshared, place = _varint(block, place)
-        size, place = _varint(block, place)
+        shared, place = varint(block, place)
+        unshared, place = varint(block, place)
+        size, place = varint(block, place)
         key = key[:shared] + block[place : place + unshared]
         place += unshared
         yield key, block[place : place + size]
@@ -224,18 +229,6 @@ def _shared_prefix(one: bytes, other: bytes) -> int:
 
 def _handle(offset: int, chunk: bytes) -> bytes:
     return _encode_varint(offset) + _encode_varint(len(chunk) - _TRAILER_SIZE)
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """The number at `place` and the place after it."""
-    value = shift = 0
-    while True:
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-        shift += 7
 
 
 def _encode_varint(value: int) -> bytes:

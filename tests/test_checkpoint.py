@@ -18,6 +18,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
 
 from converter import checkpoint, tensor_bundle
+from converter.bfloat16_values import LARGEST
 from converter.crc32c import FOLD_EXPONENTS, Crc32c, masked_crc32c
 from converter.errors import ConversionError, ModelReadError, OutputError
 
@@ -162,7 +163,7 @@ def test_a_recast_tensor_cannot_be_recast_again(mixed: Path, target: Path, tmp_p
         checkpoint.recast(target, tmp_path / "again" / "variables", ["a/kernel"])
 
 
-def test_rounding_is_tensorflows(tmp_path: Path, target: Path) -> None:
+def test_rounding_is_tensorflows_but_nothing_finite_becomes_infinite(tmp_path: Path, target: Path) -> None:
     random = np.random.default_rng(0).integers(0, 2**32, 700_000, dtype=np.uint32)  # several chunks
     ties = np.uint32(0x3F800000) + np.arange(1 << 17, dtype=np.uint32) * np.uint32(0x4000)
     extreme = [0, 1 << 31, 1, 0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFF800000, 0x7F800001, 0xFFFFFFFF, 0x00800000]
@@ -172,6 +173,9 @@ def test_rounding_is_tensorflows(tmp_path: Path, target: Path) -> None:
     actual = tf.train.load_checkpoint(str(target)).get_tensor("v")
     with np.errstate(invalid="ignore"):
         expected = tf.cast(values, tf.bfloat16).numpy()
+    beyond = np.isfinite(values) & np.isinf(expected.astype(np.float32))
+    assert beyond.any()
+    expected[beyond] = np.copysign(LARGEST, values[beyond])
     nan = np.isnan(values)
     assert nan.any() and np.isinf(values).any()
     np.testing.assert_array_equal(np.isnan(actual.astype(np.float32)), nan)
@@ -316,15 +320,40 @@ class TestErrors:
             except ModelReadError as error:
                 assert "damaged" in str(error)
 
-    def test_compressed_index(self, mixed: Path) -> None:
+    @pytest.mark.parametrize(
+        ("compression", "message"), [(1, "cannot be decompressed"), (2, "compressed in the unknown way 2")]
+    )
+    def test_index_that_is_not_compressed_as_it_says(self, mixed: Path, compression: int, message: str) -> None:
         path = tensor_bundle.index_path(mixed)
         content = bytearray(path.read_bytes())
         place = next(i for i in range(len(content)) if masked_crc32c(bytes(content[: i + 1])) == at(content, i + 1))
-        content[place] = 1
+        content[place] = compression
         content[place + 1 : place + 5] = masked_crc32c(bytes(content[: place + 1])).to_bytes(4, "little")
         path.write_bytes(content)
-        with pytest.raises(ModelReadError, match="compressed"):
+        with pytest.raises(ModelReadError, match=message):
             checkpoint.list_tensors(mixed)
+
+    def test_index_compressed_with_snappy(self, mixed: Path) -> None:
+        # Some builds of TensorFlow write it so; a literal is the simplest compression.
+        expected = checkpoint.list_tensors(mixed)
+        index = tensor_bundle.read_index(mixed)
+        data, metaindex, _, _ = tensor_bundle.index_chunks(index)
+        blocks, handles = b"", []
+        for chunk in (data, metaindex):
+            body = chunk[:-5]
+            length = bytes([0x80 | len(body) & 0x7F, 0x80 | len(body) >> 7 & 0x7F, len(body) >> 14])
+            compressed = length + bytes([63 << 2]) + (len(body) - 1).to_bytes(4, "little") + body
+            trailer = b"\x01" + masked_crc32c(compressed + b"\x01").to_bytes(4, "little")
+            handles.append(tensor_bundle._handle(len(blocks), compressed + trailer))
+            blocks += compressed + trailer
+        builder = tensor_bundle._BlockBuilder(1)
+        builder.add(b"\xff", handles[0])
+        last = builder.finish()
+        footer = handles[1] + tensor_bundle._handle(len(blocks), last)
+        magic = tensor_bundle._MAGIC.to_bytes(8, "little")
+        tensor_bundle.index_path(mixed).write_bytes(blocks + last + footer.ljust(40, b"\x00") + magic)
+        assert checkpoint.list_tensors(mixed) == expected
+        assert tf.train.list_variables(str(mixed)) == [(key, list(t.shape)) for key, t in expected.items()]
 
     def test_no_checkpoint(self, tmp_path: Path) -> None:
         with pytest.raises(ModelReadError, match=r"variables\.index.*cannot be read"):

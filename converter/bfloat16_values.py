@@ -1,0 +1,37 @@
+"""Rounding float32 numbers to bfloat16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+LARGEST = 2.0**127 * (2 - 2.0**-7)  # of bfloat16's finite values
+_INFINITE, _WITHOUT_SIGN = np.uint16(0x7F80), np.uint16(0x7FFF)
+
+
+def round_into(target: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
+    """Rounds `values` (float32) into `target` (bfloat16, as long).
+
+    Finite values beyond bfloat16's become its largest, as the lowest float32 of a mask does: infinity is no mask, it
+    makes NaNs of what is masked entirely.
+    """
+    with np.errstate(all="ignore"):
+        target[...] = values
+    infinite = (target.view(np.uint16) & _WITHOUT_SIGN) == _INFINITE
+    if infinite.any():
+        beyond = infinite & np.isfinite(values)
+        target[beyond] = np.copysign(np.float32(LARGEST), values[beyond])
+
+
+def rounded(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A new array of `values`, rounded as by `round_into`."""
+    target = np.empty(values.shape, ml_dtypes.bfloat16)
+    round_into(target, values)
+    return target
+
+
+def clipped(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """float32 values that are finite as bfloat16 if they are finite."""
+    return np.where(np.isfinite(values), np.clip(values, -LARGEST, LARGEST), values)
