@@ -150,21 +150,26 @@ def _kernel_reason(op: str, attrs: frozenset[str], unwilling: str | None, on_tpu
     if unwilling is not None:
         return f"is not defined for bfloat16 (attribute {unwilling})"
     device = "TPU" if on_tpu else "CPU"
-    found = [k for k in (ops.tpu_kernels().get(op, []) if on_tpu else _cpu_kernels(op))]
+    found = ops.tpu_kernels().get(op, []) if on_tpu else _cpu_kernels(op)
     if not found:
         return f"has no {device} kernel"
-    if any(all("bfloat16" in kernel.get(attr, ("bfloat16",)) for attr in attrs) for kernel in found):
-        return None
-    return f"has no {device} kernel for bfloat16"
+    return None if _takes(found, attrs, "bfloat16") else f"has no {device} kernel for bfloat16"
 
 
+def has_cpu_kernel(op: str, attrs: Collection[str], dtype: str) -> bool:
+    """Whether TensorFlow has a CPU kernel of `op` for all type attributes `attrs` being `dtype`."""
+    return _takes(_cpu_kernels(op), attrs, dtype)
+
+
+def _takes(found: Iterable[dict[str, list[str]]], attrs: Collection[str], dtype: str) -> bool:
+    return any(all(dtype in kernel.get(attr, (dtype,)) for attr in attrs) for kernel in found)
+
+
+@functools.cache
 def _cpu_kernels(op: str) -> list[dict[str, list[str]]]:
-    """The CPU kernels of an op in the form of `ops.tpu_kernels`, as far as bfloat16 goes."""
+    """The CPU kernels of an op in the form of `ops.tpu_kernels`."""
     return [
-        {
-            constraint.name: ["bfloat16"] if _BFLOAT16 in constraint.allowed_values.list.type else []
-            for constraint in kernel.constraint
-        }
+        {c.name: [as_dtype(t).name for t in c.allowed_values.list.type] for c in kernel.constraint}
         for kernel in kernels.get_registered_kernels_for_op(op).kernel
         if kernel.device_type in ("CPU", "DEFAULT")
     ]

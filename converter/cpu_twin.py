@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from converter import graph_edit, ops, tpu
-from converter.bfloat16_sums import sum_in_float32
+from converter.bfloat16_on_cpu import compute_in_float32
 from converter.errors import ConversionError
 from converter.model import Model, NodeDef, Scope
 from converter.reader import read_model
@@ -51,9 +51,10 @@ def make_cpu_twin(model: Model) -> bool:
     4. Attributes that mark a TPU cluster are dropped.
     5. What was stateful in a cluster becomes a control output of its function, as in functions that TensorFlow traces:
        grappler inlines no function without, and would then fuse less than in the original.
-    6. Sums of bfloat16 values are made in float32 where the TPU would make them (`bfloat16_sums`).
+    6. What the CPU would compute worse in bfloat16 than the TPU, or not at all, is computed in float32 between casts
+       (`bfloat16_on_cpu`).
     """
-    changed = sum_in_float32(model, tpu.tpu_scopes(model)) > 0
+    changed = compute_in_float32(model, tpu.tpu_scopes(model)) > 0
     for scope in model.scopes():
         renamed: dict[str, str] = {}
         stateful: list[str] = []

@@ -18,6 +18,9 @@ from converter.variable_storage import store_as_bfloat16
 from converter.variables import Variable, VariableIndex
 
 
+_GRADIENT_ATTR = "_gradient_op_type"
+
+
 @dataclass(frozen=True)
 class BFloat16:
     """Makes the TPU, or with scope ALL the whole model, compute in bfloat16; signatures stay float32.
@@ -85,6 +88,9 @@ def _mark(model: Model, region: Region) -> None:
     for name in region.scopes:
         # Functions of one interface are swapped for each other at run time, and must have the same types.
         model.functions[name].attr.pop("api_implements", None)
+        for node in model.functions[name].node_def:
+            # The gradient that it names is of float32 code, which keeps it, and holds tensors of that.
+            node.attr.pop(_GRADIENT_ATTR, None)
 
 
 def _report(
