@@ -10,7 +10,7 @@ from tensorflow.core.framework import types_pb2
 
 from converter import graph_edit, tpu
 from converter.errors import ConversionError
-from converter.model import Model, NodeDef, Scope
+from converter.model import Model, NodeDef
 from converter.options import Scope as ConversionScope
 from converter.pass_result import PassResult
 from converter.type_graph import follows_calls
@@ -138,17 +138,19 @@ def copy_shared(model: Model, region: Region, result: PassResult) -> Region:
 
 def refuse_existing_bfloat16(model: Model, region: Region) -> None:
     """Raises ConversionError if anything in the region is bfloat16 before any of it is converted."""
-    found: list[tuple[NodeDef, Scope]] = []
+    stubs = _stubs(model)
+    found: list[tuple[NodeDef, str]] = []
     for name in region.scopes:
         scope = model.scope(name)
         converted = any(n.op == tpu.TPU_CALL and DONE_ATTR in n.attr for n in scope.nodes)
         for node in scope.nodes:
-            # A converted TPU call has bfloat16 casts around it.
-            if _holds_bfloat16(node) and not (converted and node.op in ("Cast", tpu.TPU_CALL)):
-                found.append((node, scope))
+            # A converted TPU call has bfloat16 casts around it. Calls and markers only pass on what others hold.
+            passes_on = graph_edit.called_functions(node, model) or tpu.is_boundary(node)
+            if _holds_bfloat16(node) and not passes_on and not (converted and node.op == "Cast"):
+                found.append((node, stubs.get(name, name)))
     if not found:
         return
-    shown = ", ".join(f'"{n.name}" ({n.op}) in {s.name}' for n, s in found[:_MAX_NAMED])
+    shown = ", ".join(f'"{n.name}" ({n.op}) in {function}' for n, function in found[:_MAX_NAMED])
     more = f", and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
     raise ConversionError(
         f"The bfloat16 optimization found bfloat16 ops in the model, expected none: {shown}{more}. Whoever made them "
@@ -156,6 +158,17 @@ def refuse_existing_bfloat16(model: Model, region: Region) -> None:
         "off (`bfloat16_optimization: DISABLED`), or convert all the same with "
         "`bfloat16_optimization_options { skip_safety_checks: true }`."
     )
+
+
+def _stubs(model: Model) -> dict[str, str]:
+    """Functions that putting a function on the TPU has made of it -> that function, which is what users know."""
+    stubs: dict[str, str] = {}
+    for computation in tpu.tpu_computations(model):
+        if computation.scope.function is not None:
+            on_tpu = computation.function
+            called = [f for node in on_tpu.node_def for f in graph_edit.called_functions(node, model)]
+            stubs |= dict.fromkeys([on_tpu.signature.name, *called], computation.scope.name)
+    return stubs
 
 
 def _holds_bfloat16(node: NodeDef) -> bool:

@@ -104,7 +104,7 @@ def warnings_of_cpu_readers(model: Model, variables: Sequence[Variable], types: 
     named = f" for the signature{'s' if len(keys) > 1 else ''} " + ", ".join(f'"{key}"' for key in keys) if keys else ""
     size = sum(v.size_bytes for v in held)
     return [
-        f"{len(held)} variables that the TPU reads ({size:,} bytes, for example {held[0].name}) stay float32, since "
-        f"the CPU reads them too{named}. To halve them, put what reads them there on the TPU as well: add it to "
+        f"The CPU reads variables of the TPU too{named}, so these stay float32: {len(held)} of them with {size:,} "
+        f"bytes, for example {held[0].name}. To halve them, put what reads them there on the TPU as well: add it to "
         "tpu_functions."
     ]

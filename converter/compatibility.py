@@ -59,7 +59,8 @@ def _foreign_resource_use(
                 continue
             callees = graph_edit.called_functions(node, model)
             if not callees:
-                if node.op not in ops.tpu_kernels():
+                # What saves a variable touches it on the CPU only.
+                if node.op not in ops.tpu_kernels() and node.op not in ops.UNTOUCHING:
                     return node
                 continue
             for callee in callees:

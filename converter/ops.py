@@ -29,6 +29,7 @@ BRANCHES = {
 }
 # Ops that run the functions in their attributes cond and body, both on all their inputs.
 LOOPS = frozenset({"While", "StatelessWhile"})
+# These draw random numbers.
 RANDOM = frozenset({
     *("RandomUniform", "RandomStandardNormal", "TruncatedNormal", "ParameterizedTruncatedNormal", "RandomGamma"),
     *("StatelessRandomUniform", "StatelessRandomUniformV2", "StatelessRandomNormal", "StatelessRandomNormalV2"),
@@ -37,6 +38,8 @@ RANDOM = frozenset({
     *("StatefulUniform", "StatefulStandardNormal", "StatefulStandardNormalV2", "StatefulTruncatedNormal"),
     *("RandomPoissonV2", "Multinomial", "StatelessMultinomial"),
 })  # fmt: skip
+# These take a variable and do not touch its values.
+UNTOUCHING = frozenset({"VariableShape", "VarIsInitializedOp", "DestroyResourceOp", "DisableCopyOnRead"})
 # Through these, tensors enter and leave a TPU cluster.
 TPU_MARKERS = frozenset({"TPUReplicatedInput", "TPUReplicatedOutput"})
 # Ops that pass values on, in whatever order and number, and compute nothing.

@@ -19,6 +19,10 @@ class ResolvedFunction:
     given: str
     reference: FunctionRef
 
+    def __str__(self) -> str:
+        """For messages: the name that the user gave, and behind it what that stands for."""
+        return f'"{self.given}"' + (f" ({self.function})" if self.function != self.given else "")
+
 
 def resolve(model: Model, reference: FunctionRef) -> list[ResolvedFunction]:
     """All concrete functions that one reference of the options names.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from converter import graph_edit
+from converter import graph_edit, ops
 from converter.model import FunctionDef, Model, NodeDef, Scope
 
 TPU_CALL = "TPUPartitionedCall"
@@ -12,6 +12,7 @@ BATCH_CALL = "BatchFunction"
 # What may stand around a single call without being computation of its own.
 _BESIDE_A_CALL = ("Identity", "NoOp", "Cast", "Reshape", "Const", "TPUOrdinalSelector")
 CLUSTER_ATTR = "_tpu_replicate"
+_BOUNDARY_ATTRS = ("_tpu_input_identity", "_tpu_output_identity")
 # On a TPUPartitionedCall: the name by which the user asked for it; reports of later conversions need it too.
 # (On a FunctionDef the loader would refuse an attribute that it does not know.)
 NAME_ATTR = "_tpu_convert_name"
@@ -38,6 +39,11 @@ def tpu_computations(model: Model) -> list[TpuComputation]:
 def reshape_prefixes(call: NodeDef) -> tuple[str, str]:
     """How the names of the host's Reshapes begin that let tensors cross at `call` in another shape: before, after."""
     return f"{call.name}/transfer_", f"{call.name}/restore_"
+
+
+def is_boundary(node: NodeDef) -> bool:
+    """Whether `node` marks where a tensor enters or leaves a TPU cluster."""
+    return node.op in ops.TPU_MARKERS or any(attr in node.attr for attr in _BOUNDARY_ATTRS)
 
 
 def tpu_scopes(model: Model) -> list[str]:

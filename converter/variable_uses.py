@@ -21,7 +21,6 @@ _WRITERS = {
 }
 _WRITER_FAMILIES = ("ResourceScatter", "ResourceApply", "ResourceSparseApply")
 # Ops that look at a variable but not at its values.
-_INDIFFERENT = {"VariableShape", "VarIsInitializedOp", "DestroyResourceOp", "DisableCopyOnRead"}
 
 
 class UseKind(enum.Enum):
@@ -74,7 +73,7 @@ def value_attr(node: NodeDef) -> str | None:
 
 def use_kind(node: NodeDef, model: Model) -> UseKind:
     """What `node` does with a variable that it is given."""
-    if node.op in _INDIFFERENT:
+    if node.op in ops.UNTOUCHING:
         return UseKind.INDIFFERENT
     attr = value_attr(node)
     definition = ops.op_def(node.op, model)

@@ -17,7 +17,6 @@ from converter.type_graph import TypeGraph
 from converter.variable_storage import store_as_bfloat16
 from converter.variables import Variable, VariableIndex
 
-
 _GRADIENT_ATTR = "_gradient_op_type"
 
 

@@ -80,13 +80,13 @@ class PlaceOnTpu:
             inner = next((name for name in reached if name in existing), None)
             if inner is not None:
                 raise ConversionError(
-                    f'"{resolved.given}" ({resolved.function}) cannot be put on the TPU: it reaches "{inner}", which '
+                    f'{resolved} cannot be put on the TPU: it reaches "{inner}", which '
                     "calls the TPU already, and a TPU function cannot call the TPU. Name functions that do not "
                     "contain TPU computation."
                 )
             if not function.signature.output_arg:
                 raise ConversionError(
-                    f'"{resolved.given}" ({resolved.function}) cannot be put on the TPU: it has no results. Found 0 '
+                    f'{resolved} cannot be put on the TPU: it has no results. Found 0 '
                     "output tensors, expected at least 1; let the function return what it computes."
                 )
             self._refuse_incompatible(model, resolved, graph, result)
@@ -97,7 +97,7 @@ class PlaceOnTpu:
         problems = compatibility.boundary_problems(model, model.functions[resolved.function])
         if problems:
             message = (
-                f'"{resolved.given}" ({resolved.function}) cannot be put on the TPU: {"; ".join(problems)}. The TPU '
+                f'{resolved} cannot be put on the TPU: {"; ".join(problems)}. The TPU '
                 "takes no strings, variants or tables: keep the part of the model that needs them on the CPU, in the "
                 "caller, and let the TPU function take and return plain numeric tensors"
             )
@@ -107,7 +107,7 @@ class PlaceOnTpu:
         missing = compatibility.ops_without_tpu_kernel(model, resolved.function, graph)
         if missing:
             result.warnings.append(
-                f'"{resolved.given}" ({resolved.function}) holds ops that have no TPU kernel: {", ".join(missing)}. '
+                f'{resolved} holds ops that have no TPU kernel: {", ".join(missing)}. '
                 "Unless they are optimized away, the TPU will refuse the function when it is first served; move them "
                 "to the CPU."
             )

@@ -913,7 +913,7 @@ MIXED = """
 
 def test_bfloat16_in_the_model_is_an_error_that_names_it() -> None:
     assert_pass_raises(
-        BFloat16(), tpu_model(MIXED), ConversionError, r'"a" \(Cast\) in T, "b" \(Tanh\) in T.*skip_safety_checks: true'
+        BFloat16(), tpu_model(MIXED), ConversionError, r'"a" \(Cast\) in F, "b" \(Tanh\) in F.*skip_safety_checks: true'
     )
 
 
@@ -993,3 +993,38 @@ def test_scope_all_converts_the_cpu_too_where_it_has_kernels_but_no_signature() 
         """,
         skips=["Betainc: stays float32: is not defined for bfloat16 (attribute T)"],
     )
+
+
+def test_bfloat16_that_only_passes_through_is_no_bfloat16_op() -> None:
+    # As PlaceOnTpu makes it of a function with a bfloat16 argument: the markers are the converter's own.
+    types = "Tin: [bfloat16], Tout: [float32]"
+    model = f"""
+    signature "serving_default" x=x:0 -> y=call:0
+    main {{
+      x = Placeholder() {{dtype: bfloat16, shape: <?,4>}}
+      call = StatefulPartitionedCall(x) {{f: @F, {types}}}
+    }}
+    @F(x: bfloat16) -> (y: float32) [stateful] {{
+      core = TPUOrdinalSelector()
+      on_tpu = TPUPartitionedCall(x, core:device_ordinals:0) {{f: @F_on_tpu, {types}}}
+      return on_tpu:output:0, ^on_tpu
+    }}
+    @F_on_tpu(x: bfloat16) -> (y: float32) {{
+      m = TPUReplicateMetadata() {{num_replicas: 1, _tpu_replicate: "c"}}
+      in = TPUReplicatedInput(x) {{N: 1, T: bfloat16}}
+      id = Identity(in:output:0, ^m) {{T: bfloat16, _tpu_replicate: "c", _tpu_input_identity: true}}
+      body = StatefulPartitionedCall(id:output:0, ^m) {{f: @F_body, {types}, _tpu_replicate: "c"}}
+      out = TPUReplicatedOutput(body:output:0) {{T: float32, num_replicas: 1}}
+      return out:outputs:0
+    }}
+    @F_body(x: bfloat16) -> (y: float32) {{ c = Cast(x) {{SrcT: bfloat16, DstT: float32}}; return c:y:0 }}
+    """
+    message = r'found bfloat16 ops in the model, expected none: "c" \(Cast\) in F\. Whoever'
+    assert_pass_raises(BFloat16(), model, ConversionError, message)
+
+
+def test_converted_code_names_no_gradient_of_the_float32_code() -> None:
+    model = parse_model(tpu_model('i = Tanh(x) {T: float32, _gradient_op_type: "CustomGradient-1"}; return i:y:0'))
+    BFloat16().apply(model)
+    (node,) = model.functions["T"].node_def
+    assert "_gradient_op_type" not in node.attr

@@ -478,7 +478,7 @@ def test_a_function_that_reaches_the_tpu_after_work_of_its_own_is_refused() -> N
         """
         + placed("G", "return x"),
         ConversionError,
-        r'^"F" \(F\) cannot be put on the TPU: it reaches "G", which calls the TPU already, and a TPU function cannot '
+        r'^"F" cannot be put on the TPU: it reaches "G", which calls the TPU already, and a TPU function cannot '
         r"call the TPU\. Name functions that do not contain TPU computation\.$",
     )
 
@@ -491,7 +491,7 @@ def test_a_function_without_results_is_refused() -> None:
         F,
         "@F(x: float32) -> () { n = NoOp(^x); return ^n }",
         ConversionError,
-        r'^"F" \(F\) cannot be put on the TPU: it has no results\. Found 0 output tensors, expected at least 1; let '
+        r'^"F" cannot be put on the TPU: it has no results\. Found 0 output tensors, expected at least 1; let '
         r"the function return what it computes\.$",
     )
 
@@ -548,7 +548,7 @@ def test_what_cannot_cross_to_the_tpu_is_refused_by_name(text: str, problem: str
         F,
         text,
         ConversionError,
-        rf'^"F" \(F\) cannot be put on the TPU: {re.escape(problem)}\. {ADVICE}\. '
+        rf'^"F" cannot be put on the TPU: {re.escape(problem)}\. {ADVICE}\. '
         r"\(--allow_incompatible converts all the same\.\)$",
     )
 
@@ -622,7 +622,7 @@ def test_ops_without_a_tpu_kernel_are_warned_of_wherever_they_are() -> None:
         helper + f"@F(x: float32) -> (y: float32) {{ {body} }}",
         helper + placed("F", body),
         warnings=[
-            '"F" (F) holds ops that have no TPU kernel: AsString, StringLength. Unless they are optimized away, the '
+            '"F" holds ops that have no TPU kernel: AsString, StringLength. Unless they are optimized away, the '
             "TPU will refuse the function when it is first served; move them to the CPU."
         ],
     )
