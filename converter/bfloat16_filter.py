@@ -61,6 +61,7 @@ _NORMALIZATIONS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 _REPRESENTATION = {"Bitcast", "AsString", "DecodeRaw", "DecodePaddedRaw", "SerializeTensor", "ParseTensor"}
 # Ops that look a value up among edges: rounded, it falls on another side.
 _EDGES = {"Bucketize", "LowerBound", "UpperBound"}
+_SPECTRA = {"RFFT", "RFFT2D", "RFFT3D", "RFFTND", "Complex"}
 # A program compiled from JAX or PyTorch, whose types are fixed inside of it.
 _COMPILED_PROGRAMS = {"XlaCallModule"}
 _OUTSIDE_COMPILATION = "_xla_outside_compilation"
@@ -119,11 +120,16 @@ class OpFilter:
         return _kernel_reason(node.op, attrs, _unwilling_attr(definition, attrs), on_tpu)
 
 
-def makes_integers(node: NodeDef) -> bool:
-    """Whether `node` makes whole numbers, or bits, of floating-point values: rounded before, they are others."""
+def needs_exact_values(node: NodeDef) -> bool:
+    """Whether rounding what `node` takes does more than to round what it gives.
+
+    It makes whole numbers or bits, which are others then; or a spectrum, where the noise of rounding covers what is
+    quiet.
+    """
     if node.op == "Cast":
-        return bool(as_dtype(node.attr["DstT"].type).is_integer)
-    return node.op in _EDGES or node.op in _REPRESENTATION
+        made = as_dtype(node.attr["DstT"].type)
+        return bool(made.is_integer or made.is_complex)
+    return node.op in _EDGES or node.op in _REPRESENTATION or node.op in _SPECTRA
 
 
 def warnings_for_absent(model: Model, filterlist: Iterable[str]) -> list[str]:

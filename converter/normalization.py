@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from tensorflow.python.framework import tensor_util
 
@@ -46,24 +45,16 @@ class _Statistic(enum.IntEnum):
     REDUCTION = 2
 
 
-@dataclass
-class Normalizations:
-    """Names of nodes of one scope.
+def normalization_nodes(scope: Scope, is_constant: Callable[[str], bool] = lambda argument: False) -> set[str]:
+    """Names of the nodes of a scope that compute normalizations.
 
-    Attributes:
-      nodes: what normalizations consist of, but for ops that move values: those follow what is around them.
-      absolute: of these, what meets x where mean and variance are variables or constants. Large features of small
-        variance lose their variance if they are rounded before.
+    Ops that move values are not among them: those follow what is around them.
+
+    Args:
+      is_constant: of an argument of the scope's function, whether only constants are passed there.
     """
-
-    nodes: set[str] = field(default_factory=set)
-    absolute: set[str] = field(default_factory=set)
-
-
-def find_normalizations(scope: Scope, is_constant: Callable[[str], bool] = lambda argument: False) -> Normalizations:
-    """`is_constant` tells of an argument of the scope's function whether only constants are passed there."""
     if not any(n.op in _ROOTS or n.op in _POWERS or n.op in _REDUCTIONS for n in scope.nodes):
-        return Normalizations()
+        return set()
     return _Finder(scope, is_constant).find()
 
 
@@ -100,16 +91,14 @@ class _Finder:
             return producers
         return producers[:1] if node.op in _MOVES else []
 
-    def find(self) -> Normalizations:
-        found = Normalizations()
+    def find(self) -> set[str]:
+        found: set[str] = set()
         for node in self._nodes.values():
             if self._is_root(node):
-                self._add_root(node, found)
+                found |= self._normalization(node)
             elif node.op == "Sub" and self._is_difference_of_reductions(node):
-                found.nodes |= self._statistic(node.name)
-        found.nodes = {name for name in found.nodes if self._nodes[name].op not in _MOVES}
-        found.absolute &= found.nodes
-        return found
+                found |= self._statistic(node.name)
+        return {name for name in found if self._nodes[name].op not in _MOVES}
 
     def _is_root(self, node: NodeDef) -> bool:
         if node.name not in self._statistics:
@@ -129,19 +118,15 @@ class _Finder:
         values = self._values(node)
         return all(self._statistics.get(value) is _Statistic.REDUCTION for value in values)
 
-    def _add_root(self, root: NodeDef, found: Normalizations) -> None:
-        made_of = self._statistics[root.name]
+    def _normalization(self, root: NodeDef) -> set[str]:
+        """All of the normalization by this root; nothing if it is the root of something else."""
         applied, meets = self._application(root)
         if not any(self._nodes[name].op in _PRODUCTS for name in applied):
-            return  # A root that scales nothing, such as the length of a vector, is no normalization.
-        if made_of is _Statistic.CONSTANT:
-            # Constants alone scale attention scores as well; what they subtract besides tells a normalization.
-            if not any(self._subtracts_statistic(name) for name in meets):
-                return
-            meets = {name for name in meets if self._subtracts_statistic(name)}
-        found.nodes |= self._statistic(root.name) | applied
-        if made_of is not _Statistic.REDUCTION:
-            found.absolute |= meets | {p for name in meets for p in self._subtractions(name)}
+            return set()  # It scales nothing, as the length of a vector does not.
+        of_constants = self._statistics[root.name] is _Statistic.CONSTANT
+        if of_constants and not any(self._subtracts_statistic(name) for name in meets):
+            return set()  # Attention scores are scaled by constants as well, but nothing is subtracted before.
+        return self._statistic(root.name) | applied
 
     def _statistic(self, name: str) -> set[str]:
         """All that makes up a statistic, with what its reductions square."""

@@ -6,9 +6,11 @@ Decisions, in this order; each class of places gets one:
 2. What is made of constants only, or of integers (`Kind`), stays float32; the cast to bfloat16 comes where such a chain
    meets data.
 3. All else becomes bfloat16, except that
-4. ops that only move values follow their neighbours: a connected group of them becomes bfloat16 if an op that computes
-   in bfloat16 is next to it; or, without one that needs float32 (normalizations do not), if it crosses to or from the
-   TPU beside a normalization, or if a variable that could be bfloat16 is next to it;
+4. ops that only move values follow their neighbours, a connected group of them as one. It stays float32 if something
+   takes it that needs exact values and not all of it has been rounded before (an op in the user's filterlist, a Cast to
+   integers), or if it crosses to the TPU to be normalized there. Else it becomes bfloat16 if an op that computes in
+   bfloat16 is next to it; or, without one that needs float32 (normalizations do not), if it crosses from the TPU behind
+   a normalization, or if a variable that could be bfloat16 is next to it;
 5. a variable is bfloat16 if all that takes its values is, or is a normalization;
 6. ops that take float32 and give none take whatever is there;
 7. a constant, or a Cast to float32, becomes bfloat16 if all that take it want that. A Cast from float32 takes whatever
@@ -222,6 +224,9 @@ class _Vote(enum.Enum):
 
 def _bfloat16_wins(takers: Collection[_Vote], makers: Collection[_Vote]) -> bool:
     if _Vote.EXACT in takers and set(makers) != {_Vote.BFLOAT16}:
+        return False
+    if _Vote.SENSITIVE in takers and _Vote.CROSSES in makers:
+        # 50,000 +- 1,000 is 50,176 +- 1,024 in bfloat16: little is left when the mean has been taken away.
         return False
     votes = {*takers, *makers}
     if _Vote.BFLOAT16 in votes:

@@ -55,6 +55,13 @@ def join(found: Sequence[Shape]) -> Shape:
     return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*[s or () for s in found], strict=True))
 
 
+def fits(shape: Shape, other: Shape) -> bool:
+    """Whether `shape` is `other`, or knows more of the same."""
+    if other is None or shape is None:
+        return other is None
+    return len(shape) == len(other) and all(b is None or a == b for a, b in zip(shape, other, strict=True))
+
+
 def refine(shape: Shape, other: Shape) -> Shape:
     """`shape` with what `other` knows besides; where they contradict each other, `shape` is right."""
     if shape is None:

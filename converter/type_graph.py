@@ -17,9 +17,9 @@ from typing import Any
 from tensorflow.core.framework import types_pb2
 
 from converter import graph_edit, ops, tpu
-from converter.bfloat16_filter import USER_REASON, OpFilter, makes_integers
+from converter.bfloat16_filter import USER_REASON, OpFilter, needs_exact_values
 from converter.model import MAIN_GRAPH, FunctionDef, Model, NodeDef, Scope
-from converter.normalization import NORMALIZATION, find_normalizations
+from converter.normalization import NORMALIZATION, normalization_nodes
 from converter.type_places import Edge, NodePlaces, Places, Site, Tensor, makes_list
 from converter.value_kinds import Kind, KindFlow
 from converter.variable_uses import value_attr
@@ -86,7 +86,6 @@ class TypeGraph:
         self._pinned: list[tuple[int, str]] = []
         self._unchanged: list[int] = []
         self._definitions: dict[str, Any] = {}
-        self._absolute: set[tuple[str, str]] = set()
         all_scopes = [model.main_scope() if n == MAIN_GRAPH else model.scope(n) for n in (*scopes, *observed)]
         self.tensors: dict[str, dict[str, Tensor]] = {s.name: {} for s in all_scopes}
         for scope in all_scopes:
@@ -117,7 +116,7 @@ class TypeGraph:
         if edge.node is None or not self.converts(edge.scope.name):
             return False
         listed = edge.place is not None and self.pins.get(self.root(edge.place)) == USER_REASON
-        return listed or makes_integers(edge.node) or (edge.scope.name, edge.node.name) in self._absolute
+        return listed or needs_exact_values(edge.node)
 
     def origins(self, tensors: Iterable[Tensor]) -> set[int]:
         """Classes, and vertices, of all that these tensors are made of."""
@@ -316,7 +315,7 @@ class TypeGraph:
         self.outside = {self.root(p) for p in self._unchanged}
         for root in self.outside:
             self.pins.setdefault(root, "is outside of what is converted")
-        self._pin_what_becomes_integers()
+        self._pin_what_must_be_exact()
         self.movement = self._places.movement()
         self._pinned_variables = {
             (scope.name, node.name) for p, (scope, node) in self.variables.items() if self.root(p) in self.pins
@@ -327,23 +326,21 @@ class TypeGraph:
         for name in self._scopes:
             scope, tensors = self.model.scope(name), self.tensors[name]
             constant = {a for a, t in tensors.items() if t.node is None and self.kind(t.vertex) is Kind.CONSTANT}
-            found = find_normalizations(scope, constant.__contains__)
-            nodes |= {(name, node) for node in found.nodes}
-            self._absolute |= {(name, node) for node in found.absolute}
+            nodes |= {(name, node) for node in normalization_nodes(scope, constant.__contains__)}
         for place, site in self.sites.items():
             if site.node is not None and (site.scope.name, site.node.name) in nodes:
                 self._pinned.append((place, NORMALIZATION))
 
-    def _pin_what_becomes_integers(self) -> None:
-        """Ops on values that nothing has rounded yet, if the end of it is whole numbers: indices, lengths, times."""
+    def _pin_what_must_be_exact(self) -> None:
+        """Ops on values that nothing has rounded yet, if these become indices, lengths, times, or a spectrum."""
         ends = [
             edge.tensor
             for edge in self.edges
-            if edge.node is not None and edge.tensor is not None and makes_integers(edge.node)
+            if edge.node is not None and edge.tensor is not None and needs_exact_values(edge.node)
             if self.converts(edge.scope.name) and self.kind(edge.tensor.vertex) is Kind.GIVEN
         ]
         for root in self.origins(ends):
-            self.pins.setdefault(root, "becomes whole numbers in the end")
+            self.pins.setdefault(root, "becomes whole numbers or a spectrum in the end")
 
     def _add_argument_kinds(self, function: FunctionDef) -> None:
         """Arguments that callers outside of these scopes may set can be anything, but for captured constants."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from converter import graph_edit, ops, shapes, tpu
 from converter.model import MAIN_GRAPH, Model, NodeDef, Scope
 from converter.op_work import TensorInfo, Work, op_work
-from converter.shape_inference import Argument, FunctionShapes, Handle, Inference, ShapeInferenceError
+from converter.shape_graph import Argument, FunctionShapes, Handle
+from converter.shape_inference import Inference, ShapeInferenceError
 from converter.shapes import Shape
 
 

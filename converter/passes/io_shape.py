@@ -12,7 +12,8 @@ from converter import graph_edit, shapes, tpu, transfer_shape
 from converter.graph_edit import make_node, type_attr
 from converter.model import FunctionDef, Model, NodeDef, Scope
 from converter.pass_result import PassResult
-from converter.shape_inference import FunctionShapes, ShapeInferenceError, infer
+from converter.shape_graph import FunctionShapes
+from converter.shape_inference import ShapeInferenceError, infer
 from converter.shapes import RECORDED, Shape
 from converter.transfer_shape import DEFAULT_BATCHES, Keep, Reshape
 

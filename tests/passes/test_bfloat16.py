@@ -511,8 +511,8 @@ def test_a_type_that_is_an_attributes_default_is_written_out() -> None:
 def test_ops_without_bfloat16_or_without_kernel_say_so() -> None:
     result = check(
         """
-        a = Tanh(x) {T: float32}
-        c = Complex(a:y:0, a:y:0) {T: float32, Tout: complex64}
+        a = MatMul(x, x) {T: float32}
+        c = Complex(a:product:0, a:product:0) {T: float32, Tout: complex64}
         d = ComplexAbs(c:out:0) {T: complex64, Tout: float32}
         e = AdjustContrastv2(d:y:0, s:output:0) {T: float32}
         s = Const() {dtype: float32, value: float32(2)}
@@ -520,13 +520,13 @@ def test_ops_without_bfloat16_or_without_kernel_say_so() -> None:
         return f:z:0
         """,
         """
-        a = Tanh(x) {T: bfloat16}
+        a = MatMul(x, x) {T: bfloat16}
         c = Complex(a/float32:y:0, a/float32:y:0) {T: float32, Tout: complex64}
         d = ComplexAbs(c:out:0) {T: complex64, Tout: float32}
         e = AdjustContrastv2(d:y:0, s:output:0) {T: float32}
         s = Const() {dtype: float32, value: float32(2)}
         f = Betainc(e:output:0, e:output:0, e:output:0) {T: float32}
-        a/float32 = Cast(a:y:0) {SrcT: bfloat16, DstT: float32}
+        a/float32 = Cast(a:product:0) {SrcT: bfloat16, DstT: float32}
         return f:z:0
         """,
         y="float32",
@@ -694,6 +694,27 @@ def test_what_is_normalized_by_constants_crosses_as_float32() -> None:
     )
 
 
+def test_what_is_normalized_where_it_enters_crosses_as_float32() -> None:
+    before = """
+        axis = Const() {dtype: int32, value: int32([-1])}
+        mean = Mean(x, axis:output:0) {T: float32, keep_dims: true}
+        square = SquaredDifference(x, mean:output:0) {T: float32}
+        variance = Mean(square:z:0, axis:output:0) {T: float32, keep_dims: true}
+        root = Rsqrt(variance:output:0) {T: float32}
+        minus = Sub(x, mean:output:0) {T: float32}
+        scaled = Mul(minus:z:0, root:y:0) {T: float32}
+    """
+    check(
+        f"{before} w = Tanh(scaled:z:0) {{T: float32}}; return w:y:0",
+        f"""{before}
+        w = Tanh(scaled/bfloat16:y:0) {{T: bfloat16}}
+        scaled/bfloat16 = Cast(scaled:z:0) {{SrcT: float32, DstT: bfloat16}}
+        return w:y:0
+        """,
+        x="float32",
+    )
+
+
 def test_a_root_of_constants_that_scales_without_a_mean_is_no_normalization() -> None:
     check(
         """
@@ -763,7 +784,27 @@ def test_ops_on_the_way_to_integers_stay_float32_if_nothing_has_rounded_their_va
         """,
         x="float32",
     )
-    assert set(result.details["kept_ops"]["Mul"]) == {"becomes whole numbers in the end"}
+    assert set(result.details["kept_ops"]["Mul"]) == {"becomes whole numbers or a spectrum in the end"}
+
+
+def test_what_becomes_a_spectrum_is_not_rounded_before() -> None:
+    # The noise of rounding, -48 dB, would cover what is quiet.
+    body = """
+        window = Const() {dtype: float32, value: float32([0.5, 1.0, 1.0, 0.5])}
+        framed = Mul(x, window:output:0) {T: float32}
+        size = Const() {dtype: int32, value: int32([4])}
+        spectrum = RFFT(framed:z:0, size:output:0) {Treal: float32, Tcomplex: complex64}
+        power = ComplexAbs(spectrum:output:0) {T: complex64, Tout: float32}
+    """
+    check(
+        f"{body} l = Log(power:y:0) {{T: float32}}; return l:y:0",
+        f"""{body}
+        l = Log(power/bfloat16:y:0) {{T: bfloat16}}
+        power/bfloat16 = Cast(power:y:0) {{SrcT: float32, DstT: bfloat16}}
+        return l:y:0
+        """,
+        x="float32",
+    )
 
 
 @pytest.mark.parametrize("op", ["LowerBound", "UpperBound"])
