@@ -25,7 +25,7 @@ class Kind(enum.IntEnum):
     COUNTED = 1
     """Integers, random numbers, and constants: positions, lengths, masks. bfloat16 has no odd integers above 256."""
     GIVEN = 2
-    """What comes from outside, and what is made of it but of no sum of products: nothing has rounded it yet."""
+    """What comes from outside, and what is made of it without variables or sums of products: not rounded yet."""
     DATA = 3
     """Anything else."""
 
@@ -76,7 +76,7 @@ class KindFlow:
             self._floors += [(v, Kind.COUNTED) for v in given]
         elif node.op in _LOOKUPS:
             # A table that integers look up in is data even where it is a constant.
-            self._floors += [(v, data) for v in given]
+            self._floors += [(v, Kind.GIVEN) for v in given]
         elif node.op.startswith(_CONTRACTIONS) and given and inside:
             self._contractions.append((next(iter(given)), scope, node))
 
@@ -128,8 +128,8 @@ def _source_kind(node: NodeDef) -> Kind:
     """The kind of what a node gives that takes no float32."""
     if node.op == "Const":
         return Kind.CONSTANT
-    if node.op == "Cast" and node.attr["SrcT"].type not in _INEXACT:
-        return Kind.COUNTED
+    if node.op == "Cast":
+        return Kind.GIVEN if node.attr["SrcT"].type in _INEXACT else Kind.COUNTED
     return Kind.COUNTED if node.op in _COUNTING or node.op in ops.RANDOM else Kind.DATA
 
 

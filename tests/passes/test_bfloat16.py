@@ -1069,3 +1069,17 @@ def test_converted_code_names_no_gradient_of_the_float32_code() -> None:
     BFloat16().apply(model)
     (node,) = model.functions["T"].node_def
     assert "_gradient_op_type" not in node.attr
+
+
+def test_times_from_float64_stay_exact_on_the_way_to_integers() -> None:
+    body = """
+        at = Const() {dtype: float64, value: float64([1.7e9])}
+        t = Cast(at:output:0) {SrcT: float64, DstT: float32}
+        day = Const() {dtype: float32, value: float32(86400.0)}
+        d = RealDiv(t:y:0, day:output:0) {T: float32}
+        days = Cast(d:z:0) {SrcT: float32, DstT: int32}
+    """
+    check(
+        f"{body} a = Tanh(x) {{T: float32}}; return a:y:0, ^days",
+        f"{body} a = Tanh(x) {{T: bfloat16}}; return a:y:0, ^days",
+    )
