@@ -74,7 +74,8 @@ class FunctionShapes:
         handle = Handle(data.shape_and_type[0].dtype, shapes.from_proto(data.shape_and_type[0].shape))
         item = self._last_item(ref) if tensor.dtype == tf.variant else None
         # TensorFlow tells the shape with which a list was made; what is put into it may be known better.
-        return handle if item is None else Handle(handle.dtype, shapes.refine(self.of(item), handle.shape))
+        put = None if item is None else self.of(item)
+        return handle if put is None else Handle(handle.dtype, put)
 
     def argument(self, index: int) -> Shape:
         function: FunctionDef = self._scope.function

@@ -50,10 +50,26 @@ class Inference:
             arguments = [
                 shapes.declared_shape(scope.function, i) for i in range(len(scope.function.signature.input_arg))
             ]
-        found = self._scope(scope, tuple(arguments or ()))
+        captured = self._captured(function_name)
+        known = (captured.get(i, argument) for i, argument in enumerate(arguments or ()))
+        found = self._scope(scope, tuple(known))
         if found is None:
             raise ShapeInferenceError(f'The shapes inside "{scope.name}" cannot be inferred: it calls itself.')
         return found
+
+    def _captured(self, function_name: str) -> dict[int, Handle]:
+        """Arguments of a function that are variables of the object graph: older exporters tell of them there only."""
+        objects, function = self._model.object_graph, self._model.functions.get(function_name)
+        if function is None or function_name not in objects.concrete_functions:
+            return {}
+        captures = objects.concrete_functions[function_name].bound_inputs
+        first = len(function.signature.input_arg) - len(captures)
+        variables = {first + i: objects.nodes[node_id] for i, node_id in enumerate(captures)}
+        return {
+            i: Handle(saved.variable.dtype, shapes.from_proto(saved.variable.shape))
+            for i, saved in variables.items()
+            if saved.WhichOneof("kind") == "variable"
+        }
 
     def _scope(self, scope: Scope, arguments: tuple[Argument, ...]) -> FunctionShapes | None:
         """None for a function that is being inferred already: it is recursive."""

@@ -232,3 +232,53 @@ def test_functions_of_many_calls_are_inferred_once_for_each_shape() -> None:
     )
     model = parse_model(functions + "@f40(x: float32) -> (y: float32) { n = Neg(x) {T: float32}; return n:y:0 }")
     assert infer(model, "f0", [(None, 3)]).result(0) == (None, 3)
+
+
+def test_a_variable_is_known_from_the_object_graph_where_no_function_records_its_handle() -> None:
+    model = parse_model("""
+    object v = variable float32<4,5>
+    object f = function @f(v)
+    @f(ids: int32 {_output_shapes: [<?>]}, v: resource) -> (y: float32) {
+      r = ResourceGather(v, ids) {dtype: float32, Tindices: int32}; return r:output:0
+    }
+    """)
+    assert infer(model, "f", [(2,), None]).result(0) == (2, 5)
+
+
+LIST = """
+@f(x: float32 {_output_shapes: [<?,3,4>]}) -> (y: float32) {
+  n = Const() {dtype: int32, value: int32(3)}
+  zero = Const() {dtype: int32, value: int32(0)}
+  shape = Const() {dtype: int32, value: int32([-1, 4])}
+  list = TensorListReserve(shape:output:0, n:output:0) {element_dtype: float32, shape_type: int32}
+  w = While(zero:output:0, list:handle:0, x) {T: [int32, variant, float32], cond: @cond, body: @body}
+  s = TensorListStack(w:output:1, shape:output:0) {element_dtype: float32, num_elements: 3}
+  return s:tensor:0
+}
+@cond(i: int32, l: variant, x: float32) -> (p: bool) {
+  n = Const() {dtype: int32, value: int32(3)}; l = Less(i, n:output:0) {T: int32}; return l:z:0
+}
+@body(i: int32, l: variant, x: float32) -> (j: int32, m: variant, y: float32) {
+  one = Const() {dtype: int32, value: int32(1)}
+  j = AddV2(i, one:output:0) {T: int32}
+  item = Sum(x, one:output:0) {T: float32, Tidx: int32}
+  m = TensorListSetItem(l, i, item:output:0) {element_dtype: float32}
+  k = Identity(m:output_handle:0) {T: variant}
+  return j:z:0, k:output:0, x
+}
+"""
+
+
+def test_what_a_loop_puts_into_a_list_tells_the_shape_of_its_elements() -> None:
+    # As an LSTM of Keras does: the list is made without knowing the batch.
+    assert infer(parse_model(LIST), "f", [(2, 3, 4)]).result(0) == (3, 2, 4)
+    assert infer(parse_model(LIST), "f", [(None, 3, 4)]).result(0) == (3, None, 4)
+
+
+def test_a_list_whose_elements_grow_has_no_fixed_shape() -> None:
+    growing = LIST.replace("item = Sum(x, one:output:0) {T: float32, Tidx: int32}", """
+      item = Sum(x, one:output:0) {T: float32, Tidx: int32}
+      more = ConcatV2(x, x, zero:output:0) {N: 2, T: float32, Tidx: int32}
+      zero = Const() {dtype: int32, value: int32(0)}
+    """).replace("k:output:0, x\n", "k:output:0, more:output:0\n")
+    assert infer(parse_model(growing), "f", [(2, 3, 4)]).result(0) == (3, None, 4)
