@@ -19,8 +19,8 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-# Adds the models of real size. The TPU runtime's and the TPU compiler's own checks join in where
-# TPU_CHECK_PYTHON and TPU_COMPILE_PYTHON name Pythons that have them; see docs/testing.md.
+# Adds the models of real size. What the TPU runtime and the TPU compiler say of converted models is asked by hand:
+# docs/testing.md.
 test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 

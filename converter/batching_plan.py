@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tensorflow.core.framework import types_pb2
 
-from converter import graph_edit, resolve, tpu
+from converter import calls, graph_edit, resolve, tpu
 from converter.captures import Captures, Origin, is_one
 from converter.errors import ConversionError
 from converter.model import MAIN_GRAPH, FunctionDef, Model, NodeDef, Scope
@@ -78,7 +78,7 @@ class _Planner:
         self.plan = Plan()
         self._captures = Captures(model)
         self._groups: list[tuple[tuple[object, ...], list[frozenset[Origin]]]] = []
-        self._graph = graph_edit.call_graph(model)
+        self._graph = calls.call_graph(model)
         self._batching = graph_edit.nodes_where(model, lambda n: bool(n.op == tpu.BATCH_CALL))
         self._computations = tpu.tpu_computations(model)
         entries = {o.component: o for o in options}
@@ -144,7 +144,7 @@ class _Planner:
         components.update((u.scope.name, u.name) for u in self.plan.updates)
         updated = {u.scope.name for u in self.plan.updates}
         for function, name in components.items():
-            reached = graph_edit.reachable(self._graph, self._graph[function])
+            reached = calls.reachable(self._graph, self._graph[function])
             for other, other_name in components.items():
                 if other in reached and other != function:
                     raise _nested(f'"{name}" ({function})', f'"{other_name}" ({other})')
@@ -152,7 +152,7 @@ class _Planner:
                 existing = f'the batching op "{node.name}" in {scope.name}'
                 if scope.name in reached or (scope.name == function and function not in updated):
                     raise _nested(f'"{name}" ({function})', existing)
-                if function in graph_edit.reachable(self._graph, [node.attr["f"].func.name]):
+                if function in calls.reachable(self._graph, [node.attr["f"].func.name]):
                     raise _nested(existing, f'"{name}" ({function})')
 
     # --- what is batched already
@@ -171,7 +171,7 @@ class _Planner:
 
     def _update_name(self, scope: Scope, node: NodeDef) -> str:
         aliases = self.model.meta_graph.meta_info_def.function_aliases
-        inside = graph_edit.reachable(self._graph, [node.attr["f"].func.name])
+        inside = calls.reachable(self._graph, [node.attr["f"].func.name])
         on_tpu = [tpu.display_name(self.model, c) for c in self._computations if c.scope.name in inside]
         if scope.name in aliases:
             return str(aliases[scope.name])
@@ -184,7 +184,7 @@ class _Planner:
         inside = {
             name: batch
             for root, batch in [*batched.items(), *((n.attr["f"].func.name, s.name) for s, n in self._batching)]
-            for name in graph_edit.reachable(self._graph, [root])
+            for name in calls.reachable(self._graph, [root])
         }
         direct = self._unbatched_calls(batched)
         sites: dict[str, int] = {}
@@ -217,8 +217,8 @@ class _Planner:
         direct: dict[str, list[str]] = {}
         for scope in self.model.scopes():
             if scope.name not in batched:
-                calls = (n for n in scope.nodes if n.op != tpu.BATCH_CALL)
-                callees = dict.fromkeys(f for n in calls for f in graph_edit.called_functions(n, self.model))
+                nodes = (n for n in scope.nodes if n.op != tpu.BATCH_CALL)
+                callees = dict.fromkeys(f for n in nodes for f in calls.called_functions(n, self.model))
                 direct[scope.name] = [f for f in callees if f not in batched]
         return direct
 
@@ -226,10 +226,10 @@ class _Planner:
         """Whether a way from the signatures to this scope is in `direct`."""
         signatures = [self.model.signature_function(key) for key in self.model.signatures]
         roots = [MAIN_GRAPH, *(s for s in signatures if s is not None)]
-        if scope_name not in graph_edit.reachable(self._graph, roots):
+        if scope_name not in calls.reachable(self._graph, roots):
             # No signature needs it: what counts is who can call it from Python.
             roots = list(self.model.object_graph.concrete_functions)
-        return scope_name in graph_edit.reachable(direct, [r for r in roots if r not in batched])
+        return scope_name in calls.reachable(direct, [r for r in roots if r not in batched])
 
     def _tpu_function(self, name: str, computation: tpu.TpuComputation, options: BatchOptions, shared: bool) -> None:
         scope, call, function = computation.scope, computation.call, computation.function
@@ -303,6 +303,6 @@ def _nested(outer: str, inner: str) -> ConversionError:
 
 def batched_within(model: Model, functions: Iterable[str]) -> list[str]:
     """Names of the TPU functions that run in these functions or in what they call."""
-    inside = set(graph_edit.reachable(graph_edit.call_graph(model), functions))
+    inside = set(calls.reachable(calls.call_graph(model), functions))
     found = (tpu.display_name(model, c) for c in tpu.tpu_computations(model) if c.scope.name in inside)
     return list(dict.fromkeys(found))

@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
-from converter import graph_edit, tpu
+from converter import calls, graph_edit, tpu
 from converter.errors import ConversionError
 from converter.model import Model, NodeDef
 from converter.options import Scope as ConversionScope
@@ -46,7 +46,7 @@ def find_region(model: Model, scope: ConversionScope, result: PassResult) -> Reg
         if DONE_ATTR in computation.call.attr:
             result.skipped(tpu.display_name(model, computation), "computes in bfloat16 already")
     entries = [c.call for c in computations if is_entry(c.call)]
-    graph = graph_edit.call_graph(model)
+    graph = calls.call_graph(model)
     on_tpu = _followed(model, list(dict.fromkeys(c.attr["f"].func.name for c in entries)))
     scopes = dict.fromkeys(on_tpu, True)
     if scope is ConversionScope.ALL:
@@ -56,14 +56,14 @@ def find_region(model: Model, scope: ConversionScope, result: PassResult) -> Reg
             if DONE_ATTR in node.attr:
                 result.skipped(node.name, "computes in bfloat16 already")
         roots = [n for n in roots if DONE_ATTR not in n.attr]
-        called = [f for node in roots for f in graph_edit.called_functions(node, model)]
+        called = [f for node in roots for f in calls.called_functions(node, model)]
         for name in _followed(model, called, through_tpu=False):
             if name not in tpu_code:
                 scopes.setdefault(name, False)
         entries += roots
     visible = _batched(model).union(model.object_graph.concrete_functions)
     fixed = [name for name, is_tpu in scopes.items() if not is_tpu and name in visible]
-    observed = [n for n in graph_edit.callers_of(graph, scopes) if n not in scopes]
+    observed = [n for n in calls.callers_of(graph, scopes) if n not in scopes]
     return Region(scopes, observed, entries, fixed)
 
 
@@ -83,7 +83,7 @@ def _followed(model: Model, roots: list[str], through_tpu: bool = True) -> list[
             continue
         seen[name] = None
         for node in model.functions[name].node_def:
-            called = graph_edit.called_functions(node, model)
+            called = calls.called_functions(node, model)
             if not called or (node.op == tpu.TPU_CALL and not through_tpu):
                 continue
             if follows_calls(node, model) or node.op == tpu.BATCH_CALL:
@@ -91,19 +91,19 @@ def _followed(model: Model, roots: list[str], through_tpu: bool = True) -> list[
             else:
                 avoided += called
     # What an op calls that fixes the types of its functions stays as it is, whoever else calls it.
-    fixed = set(graph_edit.reachable(graph_edit.call_graph(model), avoided)) if avoided else set()
+    fixed = set(calls.reachable(calls.call_graph(model), avoided)) if avoided else set()
     return [name for name in seen if name not in fixed]
 
 
 def _signature_calls(model: Model) -> list[NodeDef]:
     """Nodes of the main graph by which signatures call functions."""
-    return [n for n in graph_edit.served_nodes(model) if graph_edit.called_functions(n, model)]
+    return [n for n in calls.served_nodes(model) if calls.called_functions(n, model)]
 
 
 def _batched(model: Model) -> set[str]:
     """Functions of BatchFunction ops, which the batching thread feeds with what the requests hold."""
     found = graph_edit.nodes_where(model, lambda n: bool(n.op == tpu.BATCH_CALL))
-    return {name for _, node in found for name in graph_edit.called_functions(node, model)}
+    return {name for _, node in found for name in calls.called_functions(node, model)}
 
 
 def copy_shared(model: Model, region: Region, result: PassResult) -> Region:
@@ -115,10 +115,10 @@ def copy_shared(model: Model, region: Region, result: PassResult) -> Region:
             continue
         for node in scope.nodes:
             if not is_entry(node):
-                elsewhere.update(dict.fromkeys(graph_edit.called_functions(node, model)))
+                elsewhere.update(dict.fromkeys(calls.called_functions(node, model)))
     elsewhere.update(dict.fromkeys(model.object_graph.concrete_functions))
-    graph = graph_edit.call_graph(model)
-    shared = [n for n in graph_edit.reachable(graph, [n for n in elsewhere if n in on_tpu]) if n in on_tpu]
+    graph = calls.call_graph(model)
+    shared = [n for n in calls.reachable(graph, [n for n in elsewhere if n in on_tpu]) if n in on_tpu]
     if not shared:
         return region
     copies = {name: str(graph_edit.clone_function(model, name, "bfloat16").signature.name) for name in shared}
@@ -128,11 +128,11 @@ def copy_shared(model: Model, region: Region, result: PassResult) -> Region:
     for name, is_tpu in scopes.items():
         if is_tpu:
             for node in model.functions[name].node_def:
-                graph_edit.rename_callees(node, copies)
+                calls.rename_callees(node, copies)
     for entry in region.entries:
         if entry.op == tpu.TPU_CALL:
-            graph_edit.rename_callees(entry, copies)
-    observed = [n for n in graph_edit.callers_of(graph_edit.call_graph(model), scopes) if n not in scopes]
+            calls.rename_callees(entry, copies)
+    observed = [n for n in calls.callers_of(calls.call_graph(model), scopes) if n not in scopes]
     return Region(scopes, observed, region.entries, region.fixed)
 
 
@@ -145,7 +145,7 @@ def refuse_existing_bfloat16(model: Model, region: Region) -> None:
         converted = any(n.op == tpu.TPU_CALL and DONE_ATTR in n.attr for n in scope.nodes)
         for node in scope.nodes:
             # A converted TPU call has bfloat16 casts around it. Calls and markers only pass on what others hold.
-            passes_on = graph_edit.called_functions(node, model) or tpu.is_boundary(node)
+            passes_on = calls.called_functions(node, model) or tpu.is_boundary(node)
             if _holds_bfloat16(node) and not passes_on and not (converted and node.op == "Cast"):
                 found.append((node, stubs.get(name, name)))
     if not found:
@@ -166,7 +166,7 @@ def _stubs(model: Model) -> dict[str, str]:
     for computation in tpu.tpu_computations(model):
         if computation.scope.function is not None:
             on_tpu = computation.function
-            called = [f for node in on_tpu.node_def for f in graph_edit.called_functions(node, model)]
+            called = [f for node in on_tpu.node_def for f in calls.called_functions(node, model)]
             stubs |= dict.fromkeys([on_tpu.signature.name, *called], computation.scope.name)
     return stubs
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tensorflow.core.framework import types_pb2
 
-from converter import graph_edit
+from converter import calls
 from converter.bfloat16_filter import OpFilter
 from converter.model import Model
 from converter.retype import NodeKey, Retyping
@@ -98,9 +98,9 @@ def warnings_of_cpu_readers(model: Model, variables: Sequence[Variable], types: 
             scopes |= outside
     if not held:
         return []
-    graph = graph_edit.call_graph(model)
+    graph = calls.call_graph(model)
     functions = {key: model.signature_function(key) for key in sorted(model.signatures)}
-    keys = [key for key, name in functions.items() if name and scopes.intersection(graph_edit.reachable(graph, [name]))]
+    keys = [key for key, name in functions.items() if name and scopes.intersection(calls.reachable(graph, [name]))]
     named = f" for the signature{'s' if len(keys) > 1 else ''} " + ", ".join(f'"{key}"' for key in keys) if keys else ""
     size = sum(v.size_bytes for v in held)
     return [

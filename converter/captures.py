@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from converter import graph_edit, ops
+from converter import calls, graph_edit, ops
 from converter.model import Model, NodeDef, Scope
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall", "TPUPartitionedCall", "BatchFunction")
@@ -46,7 +46,7 @@ class Captures:
     def __post_init__(self) -> None:
         for scope in self.model.scopes():
             for node in scope.nodes:
-                for name in graph_edit.called_functions(node, self.model):
+                for name in calls.called_functions(node, self.model):
                     if node.op in _CALLS or node.op == name or node.op in ops.LOOPS:
                         self._call_sites.setdefault(name, []).append(_CallSite(scope, node, 0))
                     elif node.op in ops.BRANCHES:
@@ -130,7 +130,7 @@ class Captures:
             return self.tensor_origins(scope, node.input[0])
         definition = ops.op_def(node.op, self.model)
         inputs = graph_edit.data_inputs(node)
-        if definition is None or definition.is_stateful or not inputs or graph_edit.called_functions(node, self.model):
+        if definition is None or definition.is_stateful or not inputs or calls.called_functions(node, self.model):
             return None
         parts = [self.tensor_origins(scope, each) for each in inputs]
         return _combined(f"{node.op} {_attributes(node)} {ref.partition(':')[2]}", parts)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tensorflow.core.framework import types_pb2
 
-from converter import graph_edit, ops
+from converter import calls, graph_edit, ops
 from converter.model import FunctionDef, Model, NodeDef
 
 _BOUNDARY_FORBIDDEN = {types_pb2.DT_STRING: "string", types_pb2.DT_VARIANT: "variant"}
@@ -57,7 +57,7 @@ def _foreign_resource_use(
         for position, ref in enumerate(graph_edit.data_inputs(node)):
             if ref not in aliases or node.op == "Identity":
                 continue
-            callees = graph_edit.called_functions(node, model)
+            callees = calls.called_functions(node, model)
             if not callees:
                 # What saves a variable touches it on the CPU only.
                 if node.op not in ops.tpu_kernels() and node.op not in ops.UNTOUCHING:
@@ -74,7 +74,7 @@ def _foreign_resource_use(
 
 def ops_without_tpu_kernel(model: Model, function: str, graph: dict[str, list[str]]) -> list[str]:
     """Op types without any TPU kernel in `function` and in all that it calls, sorted; `graph` is the call graph."""
-    reached = graph_edit.reachable(graph, [function])
+    reached = calls.reachable(graph, [function])
     return sorted({op for name in reached for op in _without_kernel(model, model.functions[name])})
 
 

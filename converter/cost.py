@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from converter import graph_edit, tpu
+from converter import calls, tpu
 from converter.model import Model, NodeDef
 
 _PREFIX_COSTS = (
@@ -54,7 +54,7 @@ def model_cost(model: Model) -> Cost:
     names = tpu.display_names(model)
     calculator = _Calculator(model, names)
     total = Cost(tpu=Counter(dict.fromkeys(names.values(), 0)))
-    for node in graph_edit.served_nodes(model):
+    for node in calls.served_nodes(model):
         total.add(calculator.node(node))
     return total
 
@@ -72,7 +72,7 @@ class _Calculator:
         self._known: dict[str, Cost] = {}
 
     def node(self, node: NodeDef) -> Cost:
-        called = graph_edit.called_functions(node, self._model)
+        called = calls.called_functions(node, self._model)
         if not called:
             return Cost(cpu=op_cost(node.op))
         if node.op == tpu.TPU_CALL:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tensorflow.core.framework import attr_value_pb2, function_pb2, node_def_pb2, tensor_shape_pb2
@@ -22,17 +22,6 @@ _RESERVED_NAME_PARTS = {
     "tpu_fn_icv2_": "tpu_fn_",
 }
 _TRACED_NAME = re.compile(r"^(__inference_.*?)_(\d+)$")
-
-JIT_ATTR = "_XlaMustCompile"
-
-# Same attributes and arguments, but free to be pruned, deduplicated or folded: wrong around stateful work.
-STATEFUL_TWIN = {
-    "PartitionedCall": "StatefulPartitionedCall",
-    "StatelessIf": "If",
-    "StatelessWhile": "While",
-    "StatelessCase": "Case",
-}
-
 
 # --- building nodes ---------------------------------------------------------------------------------------------
 
@@ -190,116 +179,6 @@ def in_order(scope: Scope) -> tuple[list[NodeDef], list[NodeDef]]:
             if missing[user] == 0:
                 ready.append(user)
     return [nodes[name] for name in ready], [nodes[name] for name, count in missing.items() if count > 0]
-
-
-# --- calls ------------------------------------------------------------------------------------------------------
-
-
-def _name_attr_lists(attrs: Any) -> Iterator[Any]:
-    """Every NameAttrList in an attribute map, nested ones included."""
-    for key in sorted(attrs):
-        value = attrs[key]
-        kind = value.WhichOneof("value")
-        lists = [value.func] if kind == "func" else value.list.func if kind == "list" else ()
-        for reference in lists:
-            yield reference
-            yield from _name_attr_lists(reference.attr)
-
-
-def called_functions(node: NodeDef, model: Model) -> list[str]:
-    """Library functions that `node` refers to: through any function attribute, or by being an op of that name."""
-    called = [r.name for r in _name_attr_lists(node.attr) if r.name in model.functions]
-    return [node.op, *called] if node.op in model.functions else called
-
-
-def rename_callees(node: NodeDef, names: Mapping[str, str]) -> bool:
-    """Calls of functions that are keys of `names` become calls of their values; says whether there were any."""
-    changed = False
-    for reference in _name_attr_lists(node.attr):
-        if reference.name in names:
-            reference.name = names[reference.name]
-            changed = True
-    if node.op in names:
-        node.op = names[node.op]
-        changed = True
-    return changed
-
-
-def call_graph(model: Model) -> dict[str, list[str]]:
-    """Scope name -> functions that it refers to, each once, in order of first use."""
-    return {
-        scope.name: list(dict.fromkeys(f for node in scope.nodes for f in called_functions(node, model)))
-        for scope in model.scopes()
-    }
-
-
-def reachable(graph: Mapping[str, Sequence[str]], roots: Iterable[str]) -> list[str]:
-    """Functions reached from `roots`, roots included, each once, callers before what they first call."""
-    seen: dict[str, None] = {}
-    stack = list(roots)[::-1]
-    while stack:
-        name = stack.pop()
-        if name not in seen:
-            seen[name] = None
-            stack.extend(reversed(graph.get(name, ())))
-    return list(seen)
-
-
-def served_nodes(model: Model) -> list[NodeDef]:
-    """The nodes of the main graph that the signatures reach, in the model's order."""
-    nodes = {n.name: n for n in model.graph_def.node}
-    seen: set[str] = set()
-    stack = [name for roots in model.serving_roots().values() for name in roots]
-    while stack:
-        name = stack.pop()
-        if name in nodes and name not in seen:
-            seen.add(name)
-            stack.extend(producer_of(ref) for ref in nodes[name].input)
-    return [node for name, node in nodes.items() if name in seen]
-
-
-def callers_of(graph: Mapping[str, Sequence[str]], targets: Iterable[str]) -> list[str]:
-    """Scopes from which any of `targets` is reached, targets included."""
-    reverse: dict[str, list[str]] = {}
-    for caller, callees in graph.items():
-        for callee in callees:
-            reverse.setdefault(callee, []).append(caller)
-    return reachable(reverse, targets)
-
-
-def make_callers_stateful(model: Model, stateful: Iterable[str]) -> None:
-    """Calls that lead to one of these functions become stateful ops, and their functions stateful.
-
-    A stateless call may be folded or deduplicated by the runtime's graph optimizers; a TPU or batching op must not.
-    """
-    reaching = set(callers_of(call_graph(model), stateful))
-    for scope in model.scopes():
-        if scope.name not in reaching:
-            continue
-        if scope.function is not None:
-            scope.function.signature.is_stateful = True
-        for node in scope.nodes:
-            if node.op in STATEFUL_TWIN and reaching.intersection(called_functions(node, model)):
-                node.op = STATEFUL_TWIN[node.op]
-
-
-def drop_jit_compile(model: Model, functions: Iterable[str]) -> None:
-    """`functions`, their callers and the calls between them are no longer compiled by XLA for the CPU.
-
-    It would have to compile the TPU or batching op that they have come to hold, and cannot.
-    """
-    reaching = set(callers_of(call_graph(model), functions))
-    for scope in model.scopes():
-        if scope.name not in reaching:
-            continue
-        if scope.function is not None:
-            scope.function.attr.pop(JIT_ATTR, None)
-        for node in scope.nodes:
-            if JIT_ATTR in node.attr and reaching.intersection(called_functions(node, model)):
-                del node.attr[JIT_ATTR]
-    for saved in model.object_graph.nodes:
-        if saved.WhichOneof("kind") == "function" and reaching.intersection(saved.function.concrete_functions):
-            saved.function.function_spec.ClearField("jit_compile")
 
 
 # --- functions --------------------------------------------------------------------------------------------------

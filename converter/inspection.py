@@ -9,7 +9,7 @@ from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
-from converter import compatibility, cost, graph_edit, tpu, workload
+from converter import calls, compatibility, cost, graph_edit, tpu, workload
 from converter.model import FunctionDef, Model
 from converter.op_work import Work
 from converter.reader import blaming_input, read_model
@@ -104,8 +104,8 @@ def inspect_model(model_dir: Path | str) -> Inspection:
 
 def _inspected(model: Model) -> Inspection:
     signatures = {key: model.signature_function(key) or "" for key in sorted(model.signatures)}
-    graph = graph_edit.call_graph(model)
-    served = graph_edit.reachable(graph, [f for f in signatures.values() if f in model.functions])
+    graph = calls.call_graph(model)
+    served = calls.reachable(graph, [f for f in signatures.values() if f in model.functions])
     on_tpu = set(tpu.tpu_scopes(model))
     costs = cost.function_costs(model, served)
     works = workload.function_workloads(model, served)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from converter import graph_edit, tpu
+from converter import calls, tpu
 from converter.errors import ConversionError, nearest
 from converter.model import MAIN_GRAPH, Model
 from converter.options import FunctionKind, FunctionRef
@@ -102,12 +102,12 @@ def _content(model: Model, name: str) -> tuple[object, ...] | None:
 
 def _jit_compiled(model: Model) -> list[str]:
     # Only what a user can call counts: forward and backward variants made for gradients carry the attribute too.
-    graph = graph_edit.call_graph(model)
-    served = set(graph_edit.reachable(graph, model.exposed_functions() | set(graph[MAIN_GRAPH])))
+    graph = calls.call_graph(model)
+    served = set(calls.reachable(graph, model.exposed_functions() | set(graph[MAIN_GRAPH])))
     names = [
         name
         for name, function in model.functions.items()
-        if name in served and graph_edit.JIT_ATTR in function.attr and function.attr[graph_edit.JIT_ATTR].b
+        if name in served and calls.JIT_ATTR in function.attr and function.attr[calls.JIT_ATTR].b
     ]
     on_tpu = set(tpu.tpu_scopes(model))
     if not names:

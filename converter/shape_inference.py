@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from converter import graph_edit, ops, shapes, tpu
+from converter import calls, graph_edit, ops, shapes, tpu
 from converter.errors import ConversionError
 from converter.model import MAIN_GRAPH, Model, NodeDef, Scope
 from converter.shape_graph import Argument, FunctionShapes, Handle, ShapeGraph, shape_of
@@ -104,14 +104,14 @@ class Inference:
     def _imported(self, scope: Scope, arguments: tuple[Argument, ...], keep_recorded: bool) -> FunctionShapes:
         graph = ShapeGraph(self._model, scope, keep_recorded)
         graph.add_arguments(arguments)
-        calls: list[NodeDef] = []
+        pending: list[NodeDef] = []
         portions, ring = _portions(scope, self._is_call)
         for nodes in portions:
-            for call in calls:
+            for call in pending:
                 graph.add_call(call, self._results(call, graph.shapes))
-            calls = [node for node in nodes if self._is_call(node)]
+            pending = [node for node in nodes if self._is_call(node)]
             graph.add_nodes([node for node in nodes if not self._is_call(node)])
-        for call in calls:
+        for call in pending:
             graph.add_call(call, self._results(call, graph.shapes))
         for call in filter(self._is_call, ring):
             graph.add_call(call, None)
@@ -121,12 +121,12 @@ class Inference:
     def _is_call(self, node: NodeDef) -> bool:
         return (
             node.op in _CALLS or node.op in ops.BRANCHES or node.op in ops.LOOPS or node.op in self._model.functions
-        ) and bool(graph_edit.called_functions(node, self._model))
+        ) and bool(calls.called_functions(node, self._model))
 
     def _results(self, node: NodeDef, known: FunctionShapes) -> list[Argument] | None:
         """Shapes of what a call, branch or loop returns for the inputs that it has; None if nothing can be said."""
         given = [known.passed(ref) for ref in graph_edit.data_inputs(node)]
-        called = graph_edit.called_functions(node, self._model)
+        called = calls.called_functions(node, self._model)
         if node.op in ops.LOOPS:
             return self._loop(node.attr["body"].func.name, given)
         if node.op in ops.BRANCHES:

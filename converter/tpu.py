@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from converter import graph_edit, ops
+from converter import calls, graph_edit, ops
 from converter.model import FunctionDef, Model, NodeDef, Scope
 
 TPU_CALL = "TPUPartitionedCall"
@@ -49,7 +49,7 @@ def is_boundary(node: NodeDef) -> bool:
 def tpu_scopes(model: Model) -> list[str]:
     """Names of the functions that run on the TPU: those that TPU calls run and all that these reach."""
     roots = dict.fromkeys(c.function.signature.name for c in tpu_computations(model))
-    return graph_edit.reachable(graph_edit.call_graph(model), roots)
+    return calls.reachable(calls.call_graph(model), roots)
 
 
 def is_tpu_stub(model: Model, name: str) -> bool:
@@ -57,14 +57,14 @@ def is_tpu_stub(model: Model, name: str) -> bool:
     seen: set[str] = set()
     while name in model.functions and name not in seen:
         seen.add(name)
-        calls = [n for n in model.functions[name].node_def if n.op not in _BESIDE_A_CALL]
-        if len(calls) != 1:
+        work = [n for n in model.functions[name].node_def if n.op not in _BESIDE_A_CALL]
+        if len(work) != 1:
             return False
-        if calls[0].op == TPU_CALL:
+        if work[0].op == TPU_CALL:
             return True
-        if len(graph_edit.called_functions(calls[0], model)) != 1:
+        if len(calls.called_functions(work[0], model)) != 1:
             return False
-        name = graph_edit.called_functions(calls[0], model)[0]
+        name = calls.called_functions(work[0], model)[0]
     return False
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
-from converter import graph_edit, ops, tpu
+from converter import calls, graph_edit, ops, tpu
 from converter.bfloat16_filter import USER_REASON, OpFilter, needs_exact_values
 from converter.model import MAIN_GRAPH, FunctionDef, Model, NodeDef, Scope
 from converter.normalization import NORMALIZATION, normalization_nodes
@@ -290,7 +290,7 @@ class TypeGraph:
         opaque = any(s.dtype in (_RESOURCE, _VARIANT) and not s.attr for s in slots)
         if reason is None and variable is None and not own.is_list and opaque:
             reason = "handles a resource or variant whose type the converter does not follow"
-        if reason is None and graph_edit.called_functions(node, self.model):
+        if reason is None and calls.called_functions(node, self.model):
             reason = "calls functions in a way that the converter does not follow"
         if reason is not None:
             self._pinned += [(p, reason) for p in places]
@@ -373,4 +373,4 @@ def _callees(node: NodeDef, model: Model) -> tuple[int, list[str]] | None:
 def follows_calls(node: NodeDef, model: Model) -> bool:
     """Whether the types that `node` passes to the functions it refers to can be changed along with these."""
     called = _callees(node, model)
-    return called is not None and set(called[1]) == set(graph_edit.called_functions(node, model))
+    return called is not None and set(called[1]) == set(calls.called_functions(node, model))

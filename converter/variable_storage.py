@@ -19,7 +19,7 @@ from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
-from converter import graph_edit, ops, tpu
+from converter import calls, graph_edit, ops, tpu
 from converter.graph_edit import make_node, type_attr
 from converter.model import MAIN_GRAPH, FunctionDef, Model, NodeDef, Scope
 from converter.restoring import checkpoint_keys
@@ -234,7 +234,7 @@ class _Storage:
         if not self._calls:
             for scope in self._model.scopes():
                 for node in scope.nodes:
-                    for name in graph_edit.called_functions(node, self._model):
+                    for name in calls.called_functions(node, self._model):
                         self._calls[name] = self._calls.get(name, 0) + 1
         name = call.attr["f"].func.name
         if self._calls.get(name) != 1 or name in self._model.object_graph.concrete_functions:

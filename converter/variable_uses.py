@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tensorflow.core.framework import types_pb2
 
-from converter import graph_edit, ops
+from converter import calls, ops
 from converter.model import Model, NodeDef, Scope
 
 _BFLOAT16 = types_pb2.DT_BFLOAT16
@@ -55,10 +55,10 @@ class Served:
     """What the signatures reach."""
 
     def __init__(self, model: Model) -> None:
-        nodes = graph_edit.served_nodes(model)
+        nodes = calls.served_nodes(model)
         self._nodes = {n.name for n in nodes}
-        called = [f for node in nodes for f in graph_edit.called_functions(node, model)]
-        self._functions = set(graph_edit.reachable(graph_edit.call_graph(model), called))
+        called = [f for node in nodes for f in calls.called_functions(node, model)]
+        self._functions = set(calls.reachable(calls.call_graph(model), called))
 
     def reaches(self, scope: Scope, node: NodeDef) -> bool:
         return node.name in self._nodes if scope.function is None else scope.name in self._functions

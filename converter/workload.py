@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from converter import graph_edit, ops, shapes, tpu
+from converter import calls, graph_edit, ops, shapes, tpu
 from converter.model import MAIN_GRAPH, Model, NodeDef, Scope
 from converter.op_work import TensorInfo, Work, op_work
 from converter.shape_graph import Argument, FunctionShapes, Handle
@@ -39,7 +39,7 @@ def model_workload(model: Model) -> Workload:
     """Work of all that the signatures reach, for one row. Every TPU function of the model has an entry."""
     counter = _Counter(model)
     result = Workload(tpu={name: Work() for name in counter.tpu_names.values()})
-    result.add(counter.nodes(model.main_scope(), graph_edit.served_nodes(model), counter.shapes_in(MAIN_GRAPH, [()])))
+    result.add(counter.nodes(model.main_scope(), calls.served_nodes(model), counter.shapes_in(MAIN_GRAPH, [()])))
     return result
 
 
@@ -84,7 +84,7 @@ class _Counter:
         """Work of these nodes of a scope, given the shapes of its tensors."""
         result = Workload()
         for node in nodes:
-            called = graph_edit.called_functions(node, self._model)
+            called = calls.called_functions(node, self._model)
             if called:
                 result.add(self._call(node, called, known))
                 continue

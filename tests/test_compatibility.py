@@ -2,7 +2,7 @@
 
 import pytest
 
-from converter import graph_edit
+from converter import calls
 from converter.compatibility import boundary_problems, ops_without_tpu_kernel
 from tests.harness import parse_model
 
@@ -91,6 +91,6 @@ def test_ops_without_a_kernel_are_listed_once_with_those_of_helpers() -> None:
         @other(x: float32) -> (y: float32) { p = StringLength(x); return x }
         """
     )
-    graph = graph_edit.call_graph(model)
+    graph = calls.call_graph(model)
     assert ops_without_tpu_kernel(model, "F", graph) == ["AsString", "Print"]
     assert ops_without_tpu_kernel(model, "helper", graph) == ["Print"]

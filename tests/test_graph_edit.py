@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.core.framework import attr_value_pb2
 
-from converter import graph_edit
+from converter import calls, graph_edit
 from converter.graph_edit import UniqueNames, const_node, make_node
 from converter.model import MAIN_GRAPH
 from tests.harness import parse_model, render
@@ -96,77 +96,23 @@ def test_rewiring_a_function_includes_its_results() -> None:
     assert render(model) == "@F(x: float32) -> (a: float32, b: float32) {\n  n = N(p:q:0, x)\n  return p:q:0, x\n}\n"
 
 
-# --- calls ------------------------------------------------------------------------------------------------------
-
-CALLS = """
-main {
-  a = PartitionedCall() {f: @F}
-  b = G()
-  c = If() {then_branch: @F, else_branch: @H}
-  d = Case() {branches: [@G, @H, @G]}
-  e = Map() {f: @F {inner: @G}}
-  n = NoOp() {f: @missing}
-}
-@F() -> () { x = G(); return }
-@G() -> () { return }
-@H() -> () { x = PartitionedCall() {f: @H}; return }
-"""
-
-
-def test_calls_are_found_through_any_attribute_and_as_ops() -> None:
-    model = parse_model(CALLS)
-    called = {n.name: graph_edit.called_functions(n, model) for n in model.graph_def.node}
-    assert called == {
-        "a": ["F"], "b": ["G"], "c": ["H", "F"], "d": ["G", "H", "G"], "e": ["F", "G"], "n": [],
-    }  # fmt: skip
-    assert graph_edit.call_graph(model) == {MAIN_GRAPH: ["F", "G", "H"], "F": ["G"], "G": [], "H": ["H"]}
-
-
-def test_calls_are_renamed_through_any_attribute_and_as_ops() -> None:
-    model = parse_model(CALLS)
-    renamed = [graph_edit.rename_callees(n, {"F": "F2", "G": "G2"}) for n in model.graph_def.node]
-    assert renamed == [True, True, True, True, True, False]
-    text = render(model).split("@F()")[0]
-    assert text == (
-        "main {\n  a = PartitionedCall() {f: @F2}\n  b = G2()\n  c = If() {else_branch: @H, then_branch: @F2}\n"
-        "  d = Case() {branches: [@G2, @H, @G2]}\n  e = Map() {f: @F2 {inner: @G2}}\n  n = NoOp() {f: @missing}\n}\n"
-    )
-
-
-GRAPH = {"main": ["a", "b"], "a": ["c"], "b": ["c", "d"], "c": ["e"], "d": [], "e": ["c"], "alone": ["d"]}
-
-
-def test_reachable_functions_come_callers_first_and_once() -> None:
-    assert graph_edit.reachable(GRAPH, ["main"]) == ["main", "a", "c", "e", "b", "d"]
-    assert graph_edit.reachable(GRAPH, ["e", "d"]) == ["e", "c", "d"]
-    assert graph_edit.reachable(GRAPH, []) == []
-
-
-def test_callers_reach_their_targets_through_others() -> None:
-    assert set(graph_edit.callers_of(GRAPH, ["d"])) == {"d", "b", "main", "alone"}
-    assert set(graph_edit.callers_of(GRAPH, ["e"])) == {"e", "c", "a", "b", "main"}
-
-
-def test_a_chain_of_many_calls_is_no_problem() -> None:
-    graph = {str(i): [str(i + 1)] for i in range(20_000)}
-    assert len(graph_edit.reachable(graph, ["0"])) == 20_001
-
-
-def test_callers_become_stateful_and_nothing_else_does() -> None:
-    text = """
-    main {{
-      a = {}() {{f: @caller}}
-      b = PartitionedCall() {{f: @other}}
-      c = {}() {{then_branch: @other, else_branch: @F}}
-    }}
-    @caller() -> () {} {{ d = {}() {{cond: @other, body: @F}}; return }}
-    @other() -> () {{ return }}
-    @F() -> () {} {{ return }}
-    """
-    model = parse_model(text.format("PartitionedCall", "StatelessIf", "", "StatelessWhile", ""))
-    graph_edit.make_callers_stateful(model, ["F"])
-    stateful = text.format("StatefulPartitionedCall", "If", "[stateful]", "While", "[stateful]")
-    assert render(model) == render(parse_model(stateful))
+def test_nodes_in_order_come_behind_what_they_take_and_rings_apart() -> None:
+    model = parse_model("""
+    main {
+      c = AddV2(b, a) {T: float32}
+      b = Neg(a) {T: float32}
+      a = Placeholder(^d) {dtype: float32}
+      d = NoOp()
+      m = Merge(a, n) {T: float32, N: 2}
+      n = NextIteration(m) {T: float32}
+      e = Exit(m) {T: float32}
+    }
+    """)
+    ordered, ring = graph_edit.in_order(model.main_scope())
+    names = [node.name for node in ordered]
+    assert sorted(names) == ["a", "b", "c", "d"]
+    assert names.index("a") < names.index("b") < names.index("c")
+    assert [node.name for node in ring] == ["m", "n", "e"]
 
 
 # --- functions --------------------------------------------------------------------------------------------------
@@ -236,7 +182,7 @@ def test_outlining_twice_nests() -> None:
     model = parse_model("@F(x: float32) -> (y: float32) { n = Neg(x) {T: float32}; return n:y:0 }")
     graph_edit.outline(model, "F", "body")
     graph_edit.outline(model, "F", "outer")
-    assert graph_edit.call_graph(model) == {MAIN_GRAPH: [], "F": ["F_outer"], "F_body": [], "F_outer": ["F_body"]}
+    assert calls.call_graph(model) == {MAIN_GRAPH: [], "F": ["F_outer"], "F_body": [], "F_outer": ["F_body"]}
 
 
 def test_a_new_body_replaces_results_and_what_must_run() -> None:
@@ -249,7 +195,8 @@ def test_a_new_body_replaces_results_and_what_must_run() -> None:
 
 
 def test_nodes_are_found_everywhere() -> None:
-    found = graph_edit.nodes_where(parse_model(CALLS), lambda n: n.op == "PartitionedCall")
+    model = parse_model("main { a = PartitionedCall() {f: @H} } @H() -> () { x = PartitionedCall() {f: @H}; return }")
+    found = graph_edit.nodes_where(model, lambda n: n.op == "PartitionedCall")
     assert [(scope.name, node.name) for scope, node in found] == [(MAIN_GRAPH, "a"), ("H", "x")]
 
 

@@ -5,10 +5,9 @@ import re
 import pytest
 
 from converter.errors import ConversionError
-from converter.graph_edit import drop_jit_compile
 from converter.options import FunctionKind, FunctionRef
 from converter.resolve import resolve, resolve_all
-from tests.harness import parse_model, render
+from tests.harness import parse_model
 
 MODEL = """
 alias "encoder" = @__inference_encode_5, @__inference_encode_9
@@ -163,34 +162,6 @@ def test_different_functions_come_in_the_order_of_the_options() -> None:
         "__inference_encode_9",
         "__inference_decode_7",
     ]
-
-
-def test_jit_compile_is_dropped_on_the_way_to_a_function_and_nowhere_else() -> None:
-    text = """
-    object serve = function @serve {jit_compile}
-    object other = function @other {jit_compile}
-    main {
-      a = PartitionedCall() {Tin: [], Tout: [], _XlaMustCompile: true, f: @serve}
-      b = PartitionedCall() {Tin: [], Tout: [], _XlaMustCompile: true, f: @other}
-    }
-    @serve() -> () [_XlaMustCompile: true] {
-      c = PartitionedCall() {Tin: [], Tout: [], _XlaMustCompile: true, f: @F}
-      d = PartitionedCall() {Tin: [], Tout: [], _XlaMustCompile: true, f: @other}
-      return
-    }
-    @F() -> () [_XlaMustCompile: true] {
-      e = PartitionedCall() {Tin: [], Tout: [], _XlaMustCompile: true, f: @other}
-      return
-    }
-    @other() -> () [_XlaMustCompile: true] { return }
-    """
-    model = parse_model(text)
-    drop_jit_compile(model, ["F"])
-    expected = text.replace("@serve {jit_compile}", "@serve").replace("_XlaMustCompile: true, f: @serve", "f: @serve")
-    expected = expected.replace("_XlaMustCompile: true, f: @F", "f: @F")
-    for name in ("serve", "F"):
-        expected = expected.replace(f"@{name}() -> () [_XlaMustCompile: true]", f"@{name}() -> ()")
-    assert render(model) == render(parse_model(expected))
 
 
 def test_jit_compile_asks_nothing_of_what_is_on_the_tpu_already() -> None:

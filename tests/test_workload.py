@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from converter import convert, graph_edit
+from converter import calls, convert
 from converter.op_work import Work
 from converter.workload import Workload, function_workloads, model_workload
 from tests.harness import parse_model, write_model_text
@@ -114,5 +114,5 @@ def test_deeply_nested_functions_are_counted_once_for_each_shape() -> None:
     )
     functions += "@f12(x: float32 {_output_shapes: [<?,4>]}) -> (y: float32) { n = Neg(x) {T: float32}; return n:y:0 }"
     model = parse_model(functions)
-    assert graph_edit.call_graph(model)["f0"] == ["f1"]
+    assert calls.call_graph(model)["f0"] == ["f1"]
     assert function_workloads(model, ["f0"])["f0"].flops == 4 * 2**12

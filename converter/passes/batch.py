@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorflow.core.framework import function_pb2
 
-from converter import batching_rules, graph_edit, shapes, tpu
+from converter import batching_rules, calls, graph_edit, shapes, tpu
 from converter.batching_op import (
     argument_order,
     batch_node,
@@ -72,8 +72,8 @@ class Batch:
             batched.append(_details(model, update.name, "batching op", update.node))
         around = [s.name for t in plan.targets if (s := t.scope or model.scope(t.function)).function is not None]
         if around:
-            graph_edit.drop_jit_compile(model, around)
-            graph_edit.make_callers_stateful(model, around)
+            calls.drop_jit_compile(model, around)
+            calls.make_callers_stateful(model, around)
         result.details["batched"] = batched
         result.details["not_batched"] = {s.where: s.reason for s in plan.skips}
         return result
@@ -153,12 +153,12 @@ def _component(
 
 def _signature_outputs(model: Model, function: str) -> dict[int, str]:
     """Result number -> output key, for a function that computes a signature."""
-    calls = {n.name for n in model.graph_def.node if function in graph_edit.called_functions(n, model)}
+    callers = {n.name for n in model.graph_def.node if function in calls.called_functions(n, model)}
     found = {}
     for signature in model.signatures.values():
         for key, output in signature.outputs.items():
             node, _, number = output.name.partition(":")
-            if node in calls:
+            if node in callers:
                 found[int(number or 0)] = key
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tensorflow.core.framework import types_pb2
 
-from converter import graph_edit, shapes, tpu, transfer_shape
+from converter import calls, graph_edit, shapes, tpu, transfer_shape
 from converter.graph_edit import make_node, type_attr
 from converter.model import FunctionDef, Model, NodeDef, Scope
 from converter.pass_result import PassResult
@@ -88,7 +88,7 @@ def _uses(model: Model) -> dict[str, list[NodeDef]]:
     uses: dict[str, list[NodeDef]] = {}
     for scope in model.scopes():
         for node in scope.nodes:
-            for name in graph_edit.called_functions(node, model):
+            for name in calls.called_functions(node, model):
                 uses.setdefault(name, []).append(node)
     return uses
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tensorflow.core.framework import types_pb2
 
-from converter import compatibility, graph_edit, tpu
+from converter import calls, compatibility, graph_edit, tpu
 from converter.errors import ConversionError
 from converter.graph_edit import make_node, type_attr
 from converter.model import FunctionDef, Model, Scope
@@ -63,20 +63,20 @@ class PlaceOnTpu:
         bodies = {resolved.function: self._place(model, resolved, result) for resolved in placed}
         for body in bodies.values():
             for node in model.functions[body].node_def:
-                graph_edit.rename_callees(node, bodies)
+                calls.rename_callees(node, bodies)
         if bodies:
-            graph_edit.drop_jit_compile(model, bodies)
-            graph_edit.make_callers_stateful(model, bodies)
+            calls.drop_jit_compile(model, bodies)
+            calls.make_callers_stateful(model, bodies)
         return result
 
     def _check(self, model: Model, placed: list[ResolvedFunction], result: PassResult) -> None:
-        graph = graph_edit.call_graph(model)
+        graph = calls.call_graph(model)
         names = [p.function for p in placed]
         _refuse_indirect_calls(graph, names)
         existing = {c.scope.name for c in tpu.tpu_computations(model)}
         for resolved in placed:
             function = model.functions[resolved.function]
-            reached = graph_edit.reachable(graph, [resolved.function])
+            reached = calls.reachable(graph, [resolved.function])
             inner = next((name for name in reached if name in existing), None)
             if inner is not None:
                 raise ConversionError(
@@ -116,7 +116,7 @@ class PlaceOnTpu:
         """Rules 1 and 2 for one function; returns the name of its body."""
         body, _ = graph_edit.outline(model, resolved.function, "body")
         on_tpu, call = graph_edit.outline(model, resolved.function, "on_tpu")
-        on_tpu.attr.pop(graph_edit.JIT_ATTR, None)
+        on_tpu.attr.pop(calls.JIT_ATTR, None)
         _build_cluster(on_tpu, self.sharding)
         _build_call_site(model.functions[resolved.function], call, resolved.given, self.sharding)
         result.changed(resolved.function, f"runs on the TPU as {on_tpu.signature.name}")
@@ -138,7 +138,7 @@ def _same_signatures(model: Model, named: list[ResolvedFunction], result: PassRe
 def _refuse_indirect_calls(graph: dict[str, list[str]], placed: list[str]) -> None:
     for caller in placed:
         helpers = [f for f in graph[caller] if f not in placed]
-        indirect = set(graph_edit.reachable(graph, helpers))
+        indirect = set(calls.reachable(graph, helpers))
         for callee in placed:
             if callee in indirect:
                 raise ConversionError(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converter import ConversionReport, convert, graph_edit, write_cpu_twin
+from converter import ConversionReport, calls, convert, graph_edit, write_cpu_twin
 from converter.reader import read_model
 from testdata.make_testdata import MODELS
 from tests.oracle import LOADERS, LoadedModel, Loader, assert_same, open_model
@@ -142,7 +142,7 @@ def call_the_tpu_in_place(converted: Path) -> None:
     tpu_call = next(n for n in model.functions[stub].node_def if n.op == "TPUPartitionedCall")
     for scope in model.scopes():
         for node in list(scope.nodes):
-            if scope.name != stub and graph_edit.called_functions(node, model) == [stub]:
+            if scope.name != stub and calls.called_functions(node, model) == [stub]:
                 scope.nodes.append(graph_edit.make_node("core", "TPUOrdinalSelector"))
                 inputs = [*graph_edit.data_inputs(node), "core:device_ordinals:0"]
                 node.CopyFrom(graph_edit.make_node(node.name, tpu_call.op, inputs, **dict(tpu_call.attr)))

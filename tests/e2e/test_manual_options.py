@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from cli import main
 from converter import write_cpu_twin
-from converter.graph_edit import rename_callees
+from converter.calls import rename_callees
 from converter.reader import read_model
 from converter.writer import write_model
 from testdata.make_testdata import MODELS
