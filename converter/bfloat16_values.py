@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 LARGEST = 2.0**127 * (2 - 2.0**-7)  # of bfloat16's finite values
-_INFINITE, _WITHOUT_SIGN = np.uint16(0x7F80), np.uint16(0x7FFF)
+_INFINITE = np.uint16(0x7F80 << 1)  # the bits of infinity, without the sign
 
 
 def round_into(target: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
@@ -19,9 +19,9 @@ def round_into(target: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> No
     """
     with np.errstate(all="ignore"):
         target[...] = values
-    infinite = (target.view(np.uint16) & _WITHOUT_SIGN) == _INFINITE
-    if infinite.any():
-        beyond = infinite & np.isfinite(values)
+    without_sign = np.left_shift(target.view(np.uint16), 1)
+    if without_sign.max(initial=0) >= _INFINITE:  # or a NaN
+        beyond = (without_sign == _INFINITE) & np.isfinite(values)
         target[beyond] = np.copysign(np.float32(LARGEST), values[beyond])
 
 
