@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from converter import graph_edit
+from converter import graph_edit, ops
 from converter.model import Model, NodeDef
 
+CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "TPUPartitionedCall", "BatchFunction"})
 JIT_ATTR = "_XlaMustCompile"
 
 # Same attributes and arguments, but free to be pruned, deduplicated or folded: wrong around stateful work.
@@ -34,6 +35,24 @@ def called_functions(node: NodeDef, model: Model) -> list[str]:
     """Library functions that `node` refers to: through any function attribute, or by being an op of that name."""
     called = [r.name for r in _name_attr_lists(node.attr) if r.name in model.functions]
     return [node.op, *called] if node.op in model.functions else called
+
+
+def passes_to(node: NodeDef, model: Model) -> tuple[int, list[str]] | None:
+    """How many inputs of a node come before the arguments that it passes on, and the functions that are given these.
+
+    None for a node that calls nothing, or in a way of its own. Behind the arguments of a TPUPartitionedCall comes its
+    ordinal. BatchFunction takes in_tensors and then captured_tensors, in the order of its function's arguments.
+    """
+    if node.op in model.functions:
+        return 0, [node.op]
+    if node.op in CALLS:
+        return 0, [node.attr["f"].func.name]
+    if node.op in ops.BRANCHES:
+        attrs = [node.attr[a] for a in ops.BRANCHES[node.op]]
+        return 1, [f.name for a in attrs for f in (a.list.func or [a.func])]
+    if node.op in ops.LOOPS:
+        return 0, [node.attr["body"].func.name, node.attr["cond"].func.name]
+    return None
 
 
 def rename_callees(node: NodeDef, names: Mapping[str, str]) -> bool:

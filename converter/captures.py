@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from converter import calls, graph_edit, ops
 from converter.model import Model, NodeDef, Scope
 
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall", "TPUPartitionedCall", "BatchFunction")
 # Resources without inputs: of one container and name, all of them are the same object.
 _RESOURCE_SOURCES = ("VarHandleOp", "HashTableV2", "MutableHashTableV2", "MutableDenseHashTableV2", "LookupTableImport")
 
@@ -46,11 +45,10 @@ class Captures:
     def __post_init__(self) -> None:
         for scope in self.model.scopes():
             for node in scope.nodes:
+                first, passed = calls.passes_to(node, self.model) or (0, [])
                 for name in calls.called_functions(node, self.model):
-                    if node.op in _CALLS or node.op == name or node.op in ops.LOOPS:
-                        self._call_sites.setdefault(name, []).append(_CallSite(scope, node, 0))
-                    elif node.op in ops.BRANCHES:
-                        self._call_sites.setdefault(name, []).append(_CallSite(scope, node, 1))
+                    if name in passed:
+                        self._call_sites.setdefault(name, []).append(_CallSite(scope, node, first))
                     else:
                         self._other_uses.add(name)
 

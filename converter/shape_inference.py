@@ -17,8 +17,6 @@ from converter.model import MAIN_GRAPH, Model, NodeDef, Scope
 from converter.shape_graph import Argument, FunctionShapes, Handle, ShapeGraph, shape_of
 from converter.shapes import Shape
 
-_CALLS = {"PartitionedCall", "StatefulPartitionedCall", tpu.TPU_CALL, tpu.BATCH_CALL}
-
 
 class ShapeInferenceError(ConversionError):
     """A body cannot compute arguments of these shapes: two of its tensors do not fit each other."""
@@ -119,9 +117,8 @@ class Inference:
         return graph.shapes
 
     def _is_call(self, node: NodeDef) -> bool:
-        return (
-            node.op in _CALLS or node.op in ops.BRANCHES or node.op in ops.LOOPS or node.op in self._model.functions
-        ) and bool(calls.called_functions(node, self._model))
+        passed = calls.passes_to(node, self._model)
+        return passed is not None and any(name in self._model.functions for name in passed[1])
 
     def _results(self, node: NodeDef, known: FunctionShapes) -> list[Argument] | None:
         """Shapes of what a call, branch or loop returns for the inputs that it has; None if nothing can be said."""

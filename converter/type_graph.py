@@ -27,7 +27,6 @@ from converter.variable_uses import value_attr
 _FLOAT, _VARIANT, _RESOURCE = types_pb2.DT_FLOAT, types_pb2.DT_VARIANT, types_pb2.DT_RESOURCE
 
 _CONSTANT_RESULTS = {"OnesLike", "ZerosLike"}
-_DIRECT_CALLS = {"PartitionedCall", "StatefulPartitionedCall", tpu.TPU_CALL}
 
 # An edge, the vertex that its tensor's kind flows to, and the dtype of its input; until the scope's tensors are known.
 _Waiting = tuple[Edge, int, int]
@@ -214,7 +213,7 @@ class TypeGraph:
         if not any(s.dtype in (_FLOAT, _VARIANT) for s in (*taken, *given)) and not makes_list(node):
             self._call(scope, node, [], [])
             return
-        own = NodePlaces(self._places, scope, node, node.op in ops.MOVEMENT or _callees(node, self.model) is not None)
+        own = NodePlaces(self._places, scope, node, node.op in ops.MOVEMENT or _passed(node, self.model) is not None)
         if node.op in self._arguments:
             in_places, out_places = list(self._arguments[node.op]), list(self._results[node.op])
         else:
@@ -246,7 +245,7 @@ class TypeGraph:
 
     def _call(self, scope: Scope, node: NodeDef, in_places: list[int | None], out_places: list[int | None]) -> bool:
         """Joins what a call passes and gets with the ends of what it calls; False for any other node."""
-        called = _callees(node, self.model)
+        called = _passed(node, self.model)
         if called is None:
             return False
         offset, names = called
@@ -356,21 +355,12 @@ class TypeGraph:
                 self._kinds.add_floor(place, Kind.GIVEN)
 
 
-def _callees(node: NodeDef, model: Model) -> tuple[int, list[str]] | None:
-    """How many inputs come before the arguments, and the functions that take these; None if there are no such."""
-    if node.op in model.functions:
-        return 0, [node.op]
-    if node.op in _DIRECT_CALLS:
-        return 0, [node.attr["f"].func.name]
-    if node.op in ops.BRANCHES:
-        attrs = [node.attr[a] for a in ops.BRANCHES[node.op]]
-        return 1, [f.name for a in attrs for f in (a.list.func or [a.func])]
-    if node.op in ops.LOOPS:
-        return 0, [node.attr["body"].func.name, node.attr["cond"].func.name]
-    return None
-
-
 def follows_calls(node: NodeDef, model: Model) -> bool:
     """Whether the types that `node` passes to the functions it refers to can be changed along with these."""
-    called = _callees(node, model)
+    called = _passed(node, model)
     return called is not None and set(called[1]) == set(calls.called_functions(node, model))
+
+
+def _passed(node: NodeDef, model: Model) -> tuple[int, list[str]] | None:
+    # The batching thread feeds the function of a BatchFunction with what requests hold, whose types stay.
+    return None if node.op == tpu.BATCH_CALL else calls.passes_to(node, model)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
-from converter import graph_edit, ops, tpu
+from converter import calls, graph_edit, ops
 from converter.disjoint_sets import Classes
 from converter.model import FunctionDef, Model, NodeDef, Scope
 
@@ -26,7 +26,6 @@ _RESOURCE = types_pb2.DT_RESOURCE
 _ONE_TO_ONE = {"Identity", "IdentityN", "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration"}
 # All inputs that are resources, and all outputs that are, may be the same resource.
 _ALL_TO_ALL = {"Switch", "RefSwitch", "Merge", "RefMerge"}
-_DIRECT_CALLS = {"PartitionedCall", "StatefulPartitionedCall", tpu.TPU_CALL, tpu.BATCH_CALL}
 
 
 @dataclass(frozen=True)
@@ -129,33 +128,15 @@ class ResourceFlow:
                     self._flow(slot(ref), slot(output))
         elif node.op in ops.LOOPS:
             self._add_loop(scope, node, inputs, outputs)
-        elif (called := self._calls(node)) is not None:
-            offset, callees = called
-            for callee in callees:
+        elif (called := calls.passes_to(node, self._model)) is not None:
+            offset, names = called
+            for callee in (self._model.functions[name] for name in names if name in self._model.functions):
                 self._pass_arguments(scope, inputs, callee, offset)
                 for position, output in outputs.items():
                     self._flow(_result(callee, position), slot(output))
         else:
             for position, ref in inputs.items():
                 self.consumers.setdefault(slot(ref), []).append(Consumer(scope, node, position))
-
-    def _calls(self, node: NodeDef) -> tuple[int, list[FunctionDef]] | None:
-        """How many inputs come before the arguments, and the functions that take these; None for any other node.
-
-        TPUPartitionedCall's last input, the ordinal, is no resource. BatchFunction takes in_tensors and then
-        captured_tensors, which is the order of its function's arguments.
-        """
-        functions = self._model.functions
-        if node.op in functions:
-            return 0, [functions[node.op]]
-        if node.op in _DIRECT_CALLS:
-            names, offset = [node.attr["f"].func.name], 0
-        elif node.op in ops.BRANCHES:
-            attrs = [node.attr[a] for a in ops.BRANCHES[node.op]]
-            names, offset = [f.name for a in attrs for f in (a.list.func or [a.func])], 1
-        else:
-            return None
-        return offset, [functions[name] for name in names if name in functions]
 
     def _add_loop(self, scope: Scope, node: NodeDef, inputs: dict[int, str], outputs: dict[int, str]) -> None:
         body, cond = (self._model.functions[node.attr[a].func.name] for a in ("body", "cond"))

@@ -115,3 +115,24 @@ def test_served_nodes_are_those_that_signatures_reach_in_the_models_order() -> N
     }
     """)
     assert [node.name for node in calls.served_nodes(model)] == ["y", "z", "must", "x"]
+
+
+def test_what_a_node_passes_its_arguments_to() -> None:
+    model = parse_model("""
+    main {
+      a = PartitionedCall(x) {f: @F}
+      b = BatchFunction(x) {f: @F}
+      c = F(x)
+      d = StatelessIf(p, x) {then_branch: @F, else_branch: @G}
+      e = Case(i, x) {branches: [@G, @F]}
+      f = While(x) {cond: @G, body: @F}
+      g = MapDataset(x) {f: @F}
+      h = Neg(x)
+    }
+    @F(x: float32) -> () { return }
+    @G(x: float32) -> () { return }
+    """)
+    assert {n.name: calls.passes_to(n, model) for n in model.graph_def.node} == {
+        "a": (0, ["F"]), "b": (0, ["F"]), "c": (0, ["F"]), "d": (1, ["F", "G"]), "e": (1, ["G", "F"]),
+        "f": (0, ["F", "G"]), "g": None, "h": None,
+    }  # fmt: skip
