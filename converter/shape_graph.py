@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from converter.shapes import RECORDED, Shape
 
 # Ops that put an item into a list -> which of their inputs it is.
 _ITEM = {"TensorListSetItem": 2, "TensorListPushBack": 1}
+_NODE = re.compile(r"\{\{node (\w+)\}\}")  # as TensorFlow's messages name nodes
 # Only small constants, such as the target of a Reshape, decide about shapes; large ones would cost time and memory.
 _LARGE_CONST_ELEMENTS = 1024
 
@@ -210,8 +212,15 @@ class ShapeGraph:
                 if operation not in new:
                     existing[node.input[i]] = self._graph.get_operation_by_name(operation).outputs[output]
         graph_def = graph_pb2.GraphDef(node=nodes, versions=self._model.graph_def.versions)
-        with self._graph.as_default():
-            tf.graph_util.import_graph_def(graph_def, input_map=existing, name="")
+        try:
+            with self._graph.as_default():
+                tf.graph_util.import_graph_def(graph_def, input_map=existing, name="")
+        except (ValueError, tf.errors.OpError) as error:
+            raise ValueError(_NODE.sub(lambda found: self._named_in_model(found[1]), str(error))) from error
+
+    def _named_in_model(self, name: str) -> str:
+        ref = next((ref for ref, (operation, _) in self._tensors.items() if operation == name), name)
+        return f"{{{{node {graph_edit.producer_of(ref)}}}}}"
 
 
 def _shape_attr(shape: Any) -> Any:

@@ -92,7 +92,7 @@ class Inference:
         try:
             return self._imported(scope, arguments, keep_recorded=False)
         except (ValueError, tf.errors.OpError, ShapeInferenceError) as error:
-            cause = error.__cause__ or error
+            cause = error.__cause__ if isinstance(error, ShapeInferenceError) else error
             given = ", ".join(shapes.text(shape_of(a)) for a in arguments) or "none"
             raise ShapeInferenceError(
                 f'The shapes inside "{scope.name}" cannot be inferred for arguments of the shapes {given}: {cause}. '

@@ -55,6 +55,8 @@ def test_arguments_that_do_not_fit_are_an_error() -> None:
     ):
         infer(parse_model(CALLS), "outer", [(None, 4)])
     assert issubclass(ShapeInferenceError, ConversionError)
+    with pytest.raises(ShapeInferenceError, match=r"\{\{node m\}\}"):
+        infer(parse_model(CALLS), "outer", [(None, 4)])
 
 
 def test_recorded_shapes_are_used_unless_they_contradict_the_arguments() -> None:
