@@ -11,7 +11,7 @@ Decisions, in this order; each class of places gets one:
    integers), or if it crosses to the TPU to be normalized there. Else it becomes bfloat16 if an op that computes in
    bfloat16 is next to it; or, without one that needs float32 (normalizations do not), if it crosses from the TPU behind
    a normalization, or if a variable that could be bfloat16 is next to it;
-5. a variable is bfloat16 if all that takes its values is, or is a normalization;
+5. a variable is bfloat16 if all that takes its values is, or is a normalization, but not of what crosses as float32;
 6. ops that take float32 and give none take whatever is there;
 7. a constant, or a Cast to float32, becomes bfloat16 if all that take it want that. A Cast from float32 takes whatever
    is there.
@@ -51,6 +51,8 @@ class Retyping:
         self._reasons: dict[int, str] = {}
         self._weak: set[int] = set()
         self._variables: dict[int, NodeKey] = {}
+        self._entry: set[int] = set()  # what moves values from outside to a normalization
+        self._entered: set[int] = set()  # such normalizations
         for place, (scope, node) in graph.variables.items():
             self._variables[place] = (scope.name, node.name)
             root = graph.root(place)
@@ -107,12 +109,36 @@ class Retyping:
         for place in graph.boundary:
             if (root := graph.root(place)) in moving:
                 makers.setdefault(groups.root(root), set()).add(_Vote.CROSSES)
+        self._enter(moving, groups, ends, votes, makers)
         decided = {g: _bfloat16_wins(votes.get(g, set()), makers.get(g, set())) for g in votes.keys() | makers.keys()}
         for root in moving:
             if decided.get(groups.root(root), False):
                 self._bfloat16[root] = True
             else:
                 self._keep(root, _MOVES)
+
+    def _enter(
+        self,
+        moving: set[int],
+        groups: Classes,
+        ends: list[tuple[Edge, int, int]],
+        votes: dict[Hashable, set[_Vote]],
+        makers: dict[Hashable, set[_Vote]],
+    ) -> None:
+        """Normalizations of what crosses to the TPU as it is: their statistics have to be as exact as their values."""
+        entry = {g for g, found in makers.items() if _Vote.CROSSES in found and _Vote.SENSITIVE in votes.get(g, ())}
+        normal = {root for root, reason in self._reasons.items() if reason == NORMALIZATION}
+        parts = Classes()
+        for _, source, target in ends:
+            if {source, target} <= moving | normal:
+                one, other = (groups.root(end) if end in moving else end for end in (source, target))
+                parts.join(one, other)
+        entered = {parts.root(g) for g in entry}
+        self._entry = {root for root in moving if groups.root(root) in entry}
+        self._entered = {root for root in normal if parts.root(root) in entered}
+        for group, found in votes.items():
+            if group not in entry and _Vote.SENSITIVE in found and parts.root(group) in entered:
+                found.add(_Vote.FLOAT32)
 
     def _end(self, place: int | None) -> int:
         return -1 if place is None else self._graph.root(place)
@@ -141,7 +167,7 @@ class Retyping:
                 continue
             if target in self._sinks or target in self._flexible or target in self._graph.outside:
                 continue
-            if self._reasons.get(target) == NORMALIZATION:
+            if target in self._entry or (self._reasons.get(target) == NORMALIZATION and target not in self._entered):
                 # A gain or offset rounded once does little; what the normalization computes with it stays exact.
                 continue
             if target == -1 or not self._bfloat16.get(target, True):

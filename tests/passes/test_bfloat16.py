@@ -715,6 +715,55 @@ def test_what_is_normalized_where_it_enters_crosses_as_float32() -> None:
     )
 
 
+VARIABLES = """
+    main {
+      x = Placeholder() {dtype: float32, shape: <?,2>}
+      mean = VarHandleOp() {dtype: float32, shape: <2>, shared_name: "mean"}
+      variance = VarHandleOp() {dtype: float32, shape: <2>, shared_name: "variance"}
+      call = StatefulPartitionedCall(x, mean, variance) {f: @F, Tin: [float32, resource, resource], Tout: [float32]}
+      prefix = Placeholder() {dtype: string, shape: <>}
+      keys = Const() {dtype: string, value: string(["mean", "variance"])}
+      slices = Const() {dtype: string, value: string(["", ""])}
+      restore = RestoreV2(prefix, keys, slices) {dtypes: [float32, float32]}
+      assign_mean = AssignVariableOp(mean, restore) {dtype: float32}
+      assign_variance = AssignVariableOp(variance, restore:1) {dtype: float32}
+    }
+    signature "serving_default" x=x:0 -> y=call:0
+    @F(x: float32, mean: resource(float32<2>), variance: resource(float32<2>)) -> (y: float32) [stateful] {
+      core = TPUOrdinalSelector()
+      on_tpu = TPUPartitionedCall(x, mean, variance, core:device_ordinals:0)
+        {f: @T, Tin: [float32, resource, resource], Tout: [float32]}
+      return on_tpu:output:0, ^on_tpu
+    }
+    @T(x: float32, mean: resource(float32<2>), variance: resource(float32<2>)) -> (y: float32) {
+      BEFORE
+      m = ReadVariableOp(mean) {dtype: float32}
+      v = ReadVariableOp(variance) {dtype: float32}
+      axis = Const() {dtype: int32, value: int32(0)}
+      wide = ExpandDims(m:value:0, axis:output:0) {T: float32, Tdim: int32}
+      root = Rsqrt(v:value:0) {T: float32}
+      minus = Sub(INPUT, wide:output:0) {T: float32}
+      scaled = Mul(minus:z:0, root:y:0) {T: float32}
+      w = Tanh(scaled:z:0) {T: float32}
+      return w:y:0
+    }
+"""
+
+
+def test_statistics_of_what_is_normalized_where_it_enters_stay_float32() -> None:
+    # A mean of 50,000 is 50,176 in bfloat16, a sixth of a deviation of 1,000 off.
+    text = VARIABLES.replace("BEFORE", "").replace("INPUT", "x")
+    result = BFloat16().apply(parse_model(text))
+    assert result.details["variables_float32"] == ["mean", "variance"]
+    reasons = {s.where: s.reason for s in result.skips}
+    assert reasons["variance"].endswith('is read by "root" (Rsqrt) in T, which is part of a normalization')
+
+
+def test_statistics_of_what_the_tpu_has_computed_are_rounded() -> None:
+    text = VARIABLES.replace("BEFORE", "p = MatMul(x, x) {T: float32}").replace("INPUT", "p:product:0")
+    assert BFloat16().apply(parse_model(text)).details["variables_float32"] == []
+
+
 def test_a_root_of_constants_that_scales_without_a_mean_is_no_normalization() -> None:
     check(
         """
