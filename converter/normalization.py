@@ -126,7 +126,8 @@ class _Finder:
         of_constants = self._statistics[root.name] is _Statistic.CONSTANT
         if of_constants and not any(self._subtracts_statistic(name) for name in meets):
             return set()  # Attention scores are scaled by constants as well, but nothing is subtracted before.
-        return self._statistic(root.name) | applied
+        beside = {v for name in applied for v in self._values(self._nodes[name]) if v in self._statistics}
+        return applied.union(*(self._statistic(name) for name in (root.name, *sorted(beside))))
 
     def _statistic(self, name: str) -> set[str]:
         """All that makes up a statistic, with what its reductions square."""

@@ -759,6 +759,23 @@ def test_statistics_of_what_is_normalized_where_it_enters_stay_float32() -> None
     assert reasons["variance"].endswith('is read by "root" (Rsqrt) in T, which is part of a normalization')
 
 
+def test_a_statistic_may_be_applied_in_any_order() -> None:
+    # tf.nn.batch_normalization without gain and offset: x * root + -mean * root
+    text = VARIABLES.replace("BEFORE", "").replace("minus = Sub(INPUT, wide:output:0)", "minus = Neg(wide:output:0)")
+    text = text.replace(
+        "scaled = Mul(minus:z:0, root:y:0) {T: float32}",
+        """
+        shift = Mul(minus:y:0, root:y:0) {T: float32}
+        product = Mul(x, root:y:0) {T: float32}
+        scaled = AddV2(product:z:0, shift:z:0) {T: float32}
+        """,
+    )
+    model = parse_model(text)
+    assert BFloat16().apply(model).details["variables_float32"] == ["mean", "variance"]
+    types = {n.name: n.attr["T"].type for n in model.functions["T"].node_def if "T" in n.attr}
+    assert {name for name, dtype in types.items() if dtype == types_pb2.DT_BFLOAT16} == {"w"}
+
+
 def test_statistics_of_what_the_tpu_has_computed_are_rounded() -> None:
     text = VARIABLES.replace("BEFORE", "p = MatMul(x, x) {T: float32}").replace("INPUT", "p:product:0")
     assert BFloat16().apply(parse_model(text)).details["variables_float32"] == []
