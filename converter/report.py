@@ -96,10 +96,11 @@ class ConversionReport:
                 lines += [f"Kept float32: {', '.join(kept)}"] if kept else []
             for row in details.get("crossing", ()):
                 if row["shape"] != row["crosses_as"]:
+                    before, after = row["bytes_before"], row["bytes_after"]
+                    gain = f"{before:,} -> {after:,} bytes" if after < before else "copied instead of transposed"
                     lines.append(
                         f"{row['tpu_function']}: {row['tensor']} {row['dtype']}{row['shape']} crosses as "
-                        f"{row['crosses_as']}, {row['bytes_before']:,} -> {row['bytes_after']:,} bytes "
-                        f"for {_rows(row['batch_size'])}"
+                        f"{row['crosses_as']}, {gain} for {_rows(row['batch_size'])}"
                     )
         return lines
 

@@ -110,6 +110,16 @@ def test_the_summary_tells_people_what_each_optimization_did() -> None:
                     "bytes_after": 512,
                 },
                 {"shape": "[None, 128]", "crosses_as": "[None, 128]"},
+                {
+                    "tpu_function": "g",
+                    "tensor": "input image",
+                    "dtype": "bfloat16",
+                    "shape": "[None, 96, 96, 3]",
+                    "crosses_as": "[None, 96, 288]",
+                    "batch_size": 1,
+                    "bytes_before": 73728,
+                    "bytes_after": 73728,
+                },
             ]
         },
     ]
@@ -122,4 +132,5 @@ def test_the_summary_tells_people_what_each_optimization_did() -> None:
         "bfloat16: variables 4,000 -> 2,000 bytes, 3 ops converted, 3 casts",
         "Kept float32: 1 Range (makes whole numbers)",
         "f: input x float32[None, 10] crosses as [None], 4,096 -> 512 bytes for 4 rows",
+        "g: input image bfloat16[None, 96, 96, 3] crosses as [None, 96, 288], copied instead of transposed for 1 row",
     ]
