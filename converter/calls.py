@@ -45,13 +45,14 @@ def passes_to(node: NodeDef, model: Model) -> tuple[int, list[str]] | None:
     """
     if node.op in model.functions:
         return 0, [node.op]
+    # Of a damaged node, an attribute may be missing; reading it would create it.
     if node.op in CALLS:
-        return 0, [node.attr["f"].func.name]
+        return 0, [node.attr[a].func.name for a in ("f",) if a in node.attr]
     if node.op in ops.BRANCHES:
-        attrs = [node.attr[a] for a in ops.BRANCHES[node.op]]
+        attrs = [node.attr[a] for a in ops.BRANCHES[node.op] if a in node.attr]
         return 1, [f.name for a in attrs for f in (a.list.func or [a.func])]
     if node.op in ops.LOOPS:
-        return 0, [node.attr["body"].func.name, node.attr["cond"].func.name]
+        return 0, [node.attr[a].func.name for a in ("body", "cond") if a in node.attr]
     return None
 
 

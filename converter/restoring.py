@@ -30,7 +30,8 @@ def checkpoint_keys(node: NodeDef, scope: Scope, nodes: dict[str, Any]) -> list[
     if names is None or names.op != "Const":
         return []
     values = np.atleast_1d(tensor_util.MakeNdarray(names.attr["value"].tensor))
-    return [value.decode() for value in values.tolist()]
+    # Of a damaged key nothing in the checkpoint has the name.
+    return [value.decode(errors="replace") for value in values.tolist()]
 
 
 def before_identities(ref: str, scope: Scope, nodes: dict[str, Any]) -> str:

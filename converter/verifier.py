@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from converter import graph_edit, ops
+from tensorflow.core.framework import types_pb2
+
+from converter import calls, graph_edit, ops
 from converter.errors import InternalError
 from converter.model import Model, NodeDef, Scope
+
+_TYPES = set(types_pb2.DataType.values()) - {types_pb2.DT_INVALID}
 
 
 def verify_structure(model: Model) -> None:
@@ -77,16 +81,18 @@ def _scope_problems(model: Model, scope: Scope) -> Iterator[str]:
         else:
             try:
                 slots = ops.output_slots(node, definition)
-                expected = len(ops.input_slots(node, definition))
+                taken = ops.input_slots(node, definition)
             except ops.MissingAttributeError as error:
                 yield f"{scope.name}: {error}"
                 outputs[node.name] = refs[node.name] = None
                 continue
             outputs[node.name] = len(slots)
             refs[node.name] = {f"{node.name}:{s.arg}:{s.index}" for s in slots}
-            found = len(graph_edit.data_inputs(node))
+            found, expected = len(graph_edit.data_inputs(node)), len(taken)
             if expected != found:
                 yield f'{scope.name}: node "{node.name}" ({node.op}) has {found} inputs, its attributes say {expected}'
+            if any(slot.dtype not in _TYPES for slot in (*taken, *slots)):
+                yield f'{scope.name}: node "{node.name}" ({node.op}) has a tensor of no type that TensorFlow knows'
             yield from _call_problems(model, scope, node)
     if known != len(names):
         yield f"{scope.name}: two nodes or arguments share a name"
@@ -121,13 +127,18 @@ def _resolves(ref: str, scope: Scope, outputs: dict[str, int | None], refs: dict
 
 
 def _call_problems(model: Model, scope: Scope, node: NodeDef) -> Iterator[str]:
-    """Argument and result types of a direct call against the signature of the function that it calls."""
-    if node.op not in ("PartitionedCall", "StatefulPartitionedCall", "TPUPartitionedCall", "BatchFunction"):
+    """What a node calls has to exist; argument and result types of a direct call have to be those of what it calls."""
+    _, names = calls.passes_to(node, model) or (0, [])
+    for name in names:
+        if name not in model.functions:
+            yield f'{scope.name}: node "{node.name}" calls the missing function "{name}"'
+            return
+    if node.op not in calls.CALLS:
         return
-    callee = model.functions.get(node.attr["f"].func.name)
-    if callee is None:
-        yield f'{scope.name}: node "{node.name}" calls the missing function "{node.attr["f"].func.name}"'
+    if not names:
+        yield f'{scope.name}: node "{node.name}" ({node.op}) names no function'
         return
+    callee = model.functions[names[0]]
     given = list(node.attr["Tin"].list.type) if "Tin" in node.attr else []
     if "Tcaptured" in node.attr:
         given += list(node.attr["Tcaptured"].list.type)

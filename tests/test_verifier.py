@@ -59,6 +59,21 @@ def test_a_sound_model_has_no_problems() -> None:
             "{}",
             'F: node "both" (IdentityN) has no attribute "T"',
         ),
+        (
+            "call = PartitionedCall(x, top:1, ^k) {f: @F, Tin: [float32, int32], Tout: [float32]}",
+            "call = StatelessWhile(x) {T: [float32], cond: @gone, body: @F}",
+            'main graph: node "call" calls the missing function "gone"',
+        ),
+        (
+            "call = PartitionedCall(x, top:1, ^k) {f: @F, ",
+            "call = PartitionedCall(x, top:1, ^k) {",
+            'main graph: node "call" (PartitionedCall) names no function',
+        ),
+        (
+            "n = Neg(x) {T: float32}",
+            "n = Neg(x) {T: 0}",
+            'F: node "n" (Neg) has a tensor of no type that TensorFlow knows',
+        ),
         ("^must=user", "^must=gone", 'F: control output "must" does not exist'),
         ("  n = Neg", "  i = Neg(x) {T: float32}; n = Neg", "F: two nodes or arguments share a name"),
         ("  k = Const", "  x = NoOp(); k = Const", "main graph: two nodes or arguments share a name"),
