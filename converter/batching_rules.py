@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import struct_pb2
 
 from converter import shapes
 from converter.model import FunctionDef, Model
-from converter.shape_inference import ShapeInferenceError, infer
+from converter.shape_inference import Inference, ShapeInferenceError
 from converter.shapes import Shape
 
 
@@ -165,13 +165,14 @@ def _result_violations(model: Model, component: Component, function: FunctionDef
     sizes = tuple(fixed) if fixed == {component.largest_batch} else component.sizes
     dtypes = [r.type for r in function.signature.output_arg]
     results: list[list[Shape]] = []
+    inference = Inference(model)
     for size in sizes:
         arguments = [
             (size, *shape[1:]) if i in component.inputs and shape else shape
             for i, shape in enumerate(component.declared)
         ]
         try:
-            inferred = infer(model, component.function, arguments)
+            inferred = inference.infer(component.function, arguments)
         except ShapeInferenceError as error:
             return [_cannot_compute(component, size, error)]
         results.append([inferred.result(i) for i in range(len(dtypes))])

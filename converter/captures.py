@@ -92,14 +92,10 @@ class Captures:
     def _trace_argument(self, function: str, index: int) -> frozenset[Origin] | None:
         if function in self._other_uses:
             return None
-        arguments = len(self.model.functions[function].signature.input_arg)
-        concrete = self.model.object_graph.concrete_functions
         found: set[Origin] = set()
-        if function in concrete:
-            bound = concrete[function].bound_inputs
-            position = index - (arguments - len(bound))
-            if position >= 0:
-                found.add((_OBJECT, str(bound[position])))
+        bound = self.model.captures_of(function).get(index)
+        if bound is not None:
+            found.add((_OBJECT, str(bound)))
         for scope, ref in self._fed(function, index):
             origins = self.tensor_origins(scope, ref)
             if origins is None:

@@ -137,6 +137,18 @@ class Model:
                 return str(producer.attr["f"].func.name)
         return None
 
+    def captures_of(self, function_name: str) -> dict[int, int]:
+        """Arguments that the object graph binds whenever the function is called -> id of the node bound there.
+
+        They are the last arguments. None of a function that the object graph does not list.
+        """
+        concrete_functions = self.object_graph.concrete_functions
+        if function_name not in concrete_functions or function_name not in self.functions:
+            return {}
+        bound = concrete_functions[function_name].bound_inputs
+        first = len(self.functions[function_name].signature.input_arg) - len(bound)
+        return {first + i: int(node_id) for i, node_id in enumerate(bound)}
+
     def exposed_functions(self) -> set[str]:
         """Functions that users of the loaded model can call, as the nodes of the object graph name them."""
         names: set[str] = set()

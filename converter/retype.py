@@ -129,8 +129,9 @@ class Retyping:
         entry = {g for g, found in makers.items() if _Vote.CROSSES in found and _Vote.SENSITIVE in votes.get(g, ())}
         normal = {root for root, reason in self._reasons.items() if reason == NORMALIZATION}
         parts = Classes()
+        either = moving | normal
         for _, source, target in ends:
-            if {source, target} <= moving | normal:
+            if source in either and target in either:
                 one, other = (groups.root(end) if end in moving else end for end in (source, target))
                 parts.join(one, other)
         entered = {parts.root(g) for g in entry}
@@ -236,7 +237,6 @@ class _Vote(enum.Enum):
 
     EXACT = enum.auto()
     """float32 as long as nothing has rounded the values."""
-
     BFLOAT16 = enum.auto()
     FLOAT32 = enum.auto()
     SENSITIVE = enum.auto()

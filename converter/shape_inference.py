@@ -45,9 +45,7 @@ class Inference:
         """As the function `infer`; an argument may be a `Handle`, too."""
         scope = self._model.main_scope() if function_name == MAIN_GRAPH else self._model.scope(function_name)
         if arguments is None and scope.function is not None:
-            arguments = [
-                shapes.declared_shape(scope.function, i) for i in range(len(scope.function.signature.input_arg))
-            ]
+            arguments = shapes.declared_shapes(scope.function)
         captured = self._captured(function_name)
         known = (captured.get(i, argument) for i, argument in enumerate(arguments or ()))
         found = self._scope(scope, tuple(known))
@@ -57,15 +55,11 @@ class Inference:
 
     def _captured(self, function_name: str) -> dict[int, Handle]:
         """Arguments of a function that are variables of the object graph: older exporters tell of them there only."""
-        objects, function = self._model.object_graph, self._model.functions.get(function_name)
-        if function is None or function_name not in objects.concrete_functions:
-            return {}
-        captures = objects.concrete_functions[function_name].bound_inputs
-        first = len(function.signature.input_arg) - len(captures)
-        variables = {first + i: objects.nodes[node_id] for i, node_id in enumerate(captures)}
+        nodes = self._model.object_graph.nodes
+        captured = {i: nodes[node_id] for i, node_id in self._model.captures_of(function_name).items()}
         return {
             i: Handle(saved.variable.dtype, shapes.from_proto(saved.variable.shape))
-            for i, saved in variables.items()
+            for i, saved in captured.items()
             if saved.WhichOneof("kind") == "variable"
         }
 

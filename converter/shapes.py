@@ -29,6 +29,11 @@ def declared_shape(function: FunctionDef, index: int) -> Shape:
     return None
 
 
+def declared_shapes(function: FunctionDef) -> list[Shape]:
+    """`declared_shape` of every argument."""
+    return [declared_shape(function, i) for i in range(len(function.signature.input_arg))]
+
+
 def from_proto(proto: Any) -> Shape:
     """TensorShapeProto -> Shape."""
     return None if proto.unknown_rank else tuple(None if d.size < 0 else int(d.size) for d in proto.dim)

@@ -345,12 +345,11 @@ class TypeGraph:
         """Arguments that callers outside of these scopes may set can be anything, but for captured constants."""
         name = function.signature.name
         objects = self.model.object_graph
-        captures = objects.concrete_functions[name].bound_inputs if name in objects.concrete_functions else []
         if name in self._called and name not in objects.concrete_functions:
             return
-        free = len(function.signature.input_arg) - len(captures)
+        captures = self.model.captures_of(name)
         for i, place in enumerate(self._arguments[name]):
-            constant = i >= free and objects.nodes[captures[i - free]].WhichOneof("kind") == "constant"
+            constant = i in captures and objects.nodes[captures[i]].WhichOneof("kind") == "constant"
             if place is not None and not constant:
                 self._kinds.add_floor(place, Kind.GIVEN)
 

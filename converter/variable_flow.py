@@ -160,15 +160,14 @@ class ResourceFlow:
                 captured = saved.captured_tensor
                 if captured.concrete_function in self._model.functions:
                     self._flow(self._captured_slot(captured), object_slot(node_id))
-        for name, concrete in sorted(object_graph.concrete_functions.items()):
+        for name in sorted(object_graph.concrete_functions):
             function = self._model.functions.get(name)
             if function is None:
                 continue
-            arguments = function.signature.input_arg
-            free = len(arguments) - len(concrete.bound_inputs)
-            for i, argument in enumerate(arguments):
-                if argument.type == _RESOURCE and i >= free:
-                    self._flow(object_slot(concrete.bound_inputs[i - free]), (name, argument.name))
+            captured = self._model.captures_of(name)
+            for i, argument in enumerate(function.signature.input_arg):
+                if argument.type == _RESOURCE and i in captured:
+                    self._flow(object_slot(captured[i]), (name, argument.name))
                 elif argument.type == _RESOURCE:
                     self.escapes[(name, argument.name)] = f'the argument "{argument.name}" of function "{name}"'
             for result in function.signature.output_arg:

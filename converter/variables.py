@@ -149,9 +149,8 @@ class VariableIndex:
             arguments = graph_edit.data_inputs(node)
             if name not in concrete_functions or len(arguments) != len(self._model.functions[name].signature.input_arg):
                 continue
-            captures = concrete_functions[name].bound_inputs
-            for ref, node_id in zip(arguments[len(arguments) - len(captures) :], captures, strict=True):
-                for origin in self.flow.origins((scope.name, graph_edit.canonical_ref(ref, scope))):
+            for i, node_id in self._model.captures_of(name).items():
+                for origin in self.flow.origins((scope.name, graph_edit.canonical_ref(arguments[i], scope))):
                     if node_id in self._saved and graph_edit.producer_of(origin[1]) in self._handles:
                         yield origin, object_slot(node_id)
 

@@ -15,7 +15,6 @@ from converter.model import MAIN_GRAPH, Model, NodeDef, Scope
 from converter.op_work import TensorInfo, Work, op_work
 from converter.shape_graph import Argument, FunctionShapes, Handle
 from converter.shape_inference import Inference, ShapeInferenceError
-from converter.shapes import Shape
 
 
 @dataclass
@@ -46,12 +45,7 @@ def model_workload(model: Model) -> Workload:
 def function_workloads(model: Model, names: Iterable[str]) -> dict[str, Work]:
     """Work of one call of each of these functions, CPU and TPU together, for the argument shapes that it declares."""
     counter = _Counter(model)
-    return {name: counter.function(name, _declared(model, name)).total for name in names}
-
-
-def _declared(model: Model, name: str) -> tuple[Shape, ...]:
-    function = model.functions[name]
-    return tuple(shapes.declared_shape(function, i) for i in range(len(function.signature.input_arg)))
+    return {name: counter.function(name, shapes.declared_shapes(model.functions[name])).total for name in names}
 
 
 class _Counter:
@@ -67,7 +61,7 @@ class _Counter:
             self._known[key] = Workload()  # what a recursive function sees of itself
             scope = self._model.scope(name)
             # One row may be what the function cannot compute, such as halves of a batch.
-            known = self.shapes_in(name, [key[1], _declared(self._model, name)])
+            known = self.shapes_in(name, [key[1], shapes.declared_shapes(self._model.functions[name])])
             self._known[key] = self.nodes(scope, scope.nodes, known)
         return self._known[key]
 
@@ -99,14 +93,13 @@ class _Counter:
 
     def _call(self, node: NodeDef, called: list[str], known: FunctionShapes | None) -> Workload:
         given = [known.passed(ref) if known else None for ref in graph_edit.data_inputs(node)]
-        if node.op in ops.BRANCHES:
-            given = given[1:]
+        first, passed = calls.passes_to(node, self._model) or (0, [])
         result = Workload()
         for name in called:
-            count = len(self._model.functions[name].signature.input_arg)
-            # What takes its arguments in another way (a map over a data set, say) tells nothing of their shapes.
-            fits = node.op == tpu.TPU_CALL or len(given) == count
-            result.add(self.function(name, given[:count] if fits else _declared(self._model, name)))
+            function = self._model.functions[name]
+            end = first + len(function.signature.input_arg)
+            # What calls in a way of its own (a map over a data set, say) tells nothing of the arguments.
+            result.add(self.function(name, given[first:end] if name in passed else shapes.declared_shapes(function)))
         if node.op == tpu.TPU_CALL:
             return Workload(tpu={self.tpu_names[called[0]]: result.total})
         return result

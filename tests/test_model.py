@@ -103,3 +103,16 @@ def test_without_one_there_the_main_graph_tells(graph: str, function: str | None
 def test_a_signature_may_be_a_function_with_traces_in_the_object_graph() -> None:
     model = parse_model('signature "s" -> y=y:0 object signatures.s = function @F, @G @F() -> () { return }')
     assert model.signature_function("s") == "F"
+
+
+def test_captures_are_the_last_arguments_of_what_the_object_graph_lists() -> None:
+    model = parse_model("""
+    object v = variable float32<4>
+    object c = constant "c"
+    object f = function @F(v, c)
+    @F(x: float32, w: resource, y: float32) -> () { return }
+    @G(x: float32) -> () { return }
+    """)
+    assert model.captures_of("F") == {1: 1, 2: 2}
+    assert model.captures_of("G") == {}
+    assert model.captures_of("gone") == {}

@@ -110,7 +110,7 @@ class Batch:
 
 def _target_component(model: Model, target: Target) -> batching_rules.Component:
     function = model.functions[target.function]
-    declared = [shapes.declared_shape(function, i) for i in range(len(function.signature.input_arg))]
+    declared = shapes.declared_shapes(function)
     if target.call is not None and target.scope is not None and None in declared:
         # A TPU call that somebody else built often records no shapes; what feeds it may be known.
         around = infer(model, target.scope.name)
@@ -122,7 +122,7 @@ def _target_component(model: Model, target: Target) -> batching_rules.Component:
 def _update_component(model: Model, update: Update) -> batching_rules.Component:
     name = update.node.attr["f"].func.name
     function = model.functions[name]
-    declared = [shapes.declared_shape(function, i) for i in range(len(function.signature.input_arg))]
+    declared = shapes.declared_shapes(function)
     inputs = tuple(range(len(update.node.attr["Tin"].list.type)))
     values = updated_values(update)
     return _component(model, name, inputs, declared, update.options, values["allowed_batch_sizes"])
