@@ -50,7 +50,7 @@ Example: put the function with the alias "tpu_func" on the TPU and batch its req
 @click.option("--report_json", type=click.Path(path_type=Path), help="Also write the report to this file, as JSON.")
 @click.option("--dry_run", is_flag=True, help="Do everything but write the model.")
 @click.option("--allow_incompatible", is_flag=True, help="Warn only of string, variant or table arguments on the TPU.")
-@click.option("--allow_batching_violations", is_flag=True, help="Warn only of violated shape rules of batching.")
+@click.option("--allow_batching_violations", is_flag=True, help="Warn only of violated rules of batching.")
 @click.option("--verbose", is_flag=True, help="Log what happens, TensorFlow's own messages included; show tracebacks.")
 @click.pass_context
 def main(context: click.Context, /, **flags: Any) -> None:

@@ -73,13 +73,19 @@ class Violation:
     remedy: str
 
     def __str__(self) -> str:
-        rule = REQUIREMENTS[self.requirement]
-        error = f'"{rule.runtime_error}"'
-        outcome = f"fails with {error}" if self.certain else f"may fail with {error}"
-        return (
-            f"{self.tensor} of shape {self.shape} {self.why}, which breaks requirement {rule.number} of "
-            f"the batching op ({rule.text}): serving {outcome}. {self.remedy}"
-        )
+        return told([self])
+
+
+def told(violations: Sequence[Violation]) -> str:
+    """What breaks one requirement in one way, whichever tensors do."""
+    first = violations[0]
+    rule = REQUIREMENTS[first.requirement]
+    tensors = list(dict.fromkeys(f"{v.tensor} of shape {v.shape}" for v in violations))
+    outcome = f'{"fails" if first.certain else "may fail"} with "{rule.runtime_error}"'
+    return (
+        f"{'; '.join(tensors)} {first.why}, which breaks requirement {rule.number} of the batching op ({rule.text}): "
+        f"serving {outcome}. {first.remedy}"
+    )
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ def batch_sizes(allowed: Sequence[int], max_batch_size: int) -> tuple[int, ...]:
     return tuple(allowed) or tuple(sorted({size for size in (1, 2, max_batch_size) if size <= max_batch_size}))
 
 
-def check(model: Model, component: Component) -> list[Violation]:
+def check(model: Model, component: Component, inference: Inference | None = None) -> list[Violation]:
     """Everything about a component's shapes that the batching op refuses or may refuse."""
     function = model.functions[component.function]
     sparse = _sparse_arguments(model, component, function)
@@ -119,7 +125,7 @@ def check(model: Model, component: Component) -> list[Violation]:
     violations += _input_violations(component, {i for each in sparse for i in each})
     if any(v.certain for v in violations):
         return violations
-    return violations + _result_violations(model, component, function)
+    return violations + _result_violations(model, component, function, inference or Inference(model))
 
 
 def _input_violations(component: Component, sparse: set[int]) -> list[Violation]:
@@ -135,10 +141,8 @@ def _input_violations(component: Component, sparse: set[int]) -> list[Violation]
         elif not shape:
             found.append(_violation(name, shape, 1, True, "is a scalar that belongs to the request"))
         else:
-            unknown = [str(d) for d, size in enumerate(shape) if size is None and d > 0]
-            if unknown:
-                dims = f"dimension{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}"
-                why = f"may have other sizes in {dims} in other requests, and then they cannot share a batch"
+            if None in shape[1:]:
+                why = "may have other sizes where it is None in other requests, and then they cannot share a batch"
                 found.append(_violation(name, shape, 2, False, why))
             if shape[0] is not None:
                 fixed.setdefault(shape[0], (name, shape))
@@ -158,14 +162,15 @@ def _fixed_violations(component: Component, name: str, shape: Shape, rows: int) 
     return [_violation(name, shape, 3, False, why)]
 
 
-def _result_violations(model: Model, component: Component, function: FunctionDef) -> list[Violation]:
+def _result_violations(
+    model: Model, component: Component, function: FunctionDef, inference: Inference
+) -> list[Violation]:
     """Infers the results for every batch size that may be run, and compares their 0th dimension with it."""
     fixed = {shape[0] for i in component.inputs if (shape := component.declared[i]) and shape[0] is not None}
     # Requests that fill the largest batch are never merged or padded.
     sizes = tuple(fixed) if fixed == {component.largest_batch} else component.sizes
     dtypes = [r.type for r in function.signature.output_arg]
     results: list[list[Shape]] = []
-    inference = Inference(model)
     for size in sizes:
         arguments = [
             (size, *shape[1:]) if i in component.inputs and shape else shape

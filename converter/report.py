@@ -83,6 +83,10 @@ class ConversionReport:
                 padding = ", ".join(f"{row['rows']} -> {row['padded_to']}" for row in batched["padding"])
                 lines.append(f"Batched: {batched['name']}" + (f" (rows padded {padding})" if padding else ""))
             lines += [f"Not batched: {name}: {reason}" for name, reason in details.get("not_batched", {}).items()]
+            lines += [
+                f"Cannot tell whether rows of a batch influence each other in {name}: {why}"
+                for name, why in details.get("rows_unclear", {}).items()
+            ]
             if "variable_bytes_before" in details:
                 lines.append(
                     f"bfloat16: variables {details['variable_bytes_before']:,} -> {details['variable_bytes_after']:,} "

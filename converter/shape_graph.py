@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, types_pb2
-from tensorflow.python.framework import op_def_registry
+from tensorflow.dtypes import as_dtype
+from tensorflow.python.framework import op_def_registry, tensor_util
 from tensorflow.python.ops import handle_data_util
 
 from converter import graph_edit, ops, shapes
@@ -24,6 +25,8 @@ _ITEM = {"TensorListSetItem": 2, "TensorListPushBack": 1}
 _NODE = re.compile(r"\{\{node (\w+)\}\}")  # as TensorFlow's messages name nodes
 # Only small constants, such as the target of a Reshape, decide about shapes; large ones would cost time and memory.
 _LARGE_CONST_ELEMENTS = 1024
+# As an argument, only a size or a shape is worth knowing; every value that comes is inferred anew.
+_PASSED_ELEMENTS = 16
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,23 @@ class Handle:
     shape: Shape
 
 
-Argument = Shape | Handle
+@dataclass(frozen=True)
+class Known:
+    """A small tensor of integers that shapes alone decide, such as a batch size that is passed to a function."""
+
+    dtype: int
+    shape: tuple[int, ...]
+    values: tuple[int, ...]
+
+
+Argument = Shape | Handle | Known
 
 
 def shape_of(argument: Argument) -> Shape:
     """A handle itself is a scalar."""
-    return () if isinstance(argument, Handle) else argument
+    if isinstance(argument, Handle):
+        return ()
+    return argument.shape if isinstance(argument, Known) else argument
 
 
 class FunctionShapes:
@@ -68,8 +82,10 @@ class FunctionShapes:
     def passed(self, ref: str) -> Argument:
         """The tensor as an argument, or a result, of a call."""
         tensor = self._tensor(ref)
-        if tensor is None or tensor.dtype not in (tf.resource, tf.variant):
-            return self.of(ref)
+        if tensor is None:
+            return None
+        if tensor.dtype not in (tf.resource, tf.variant):
+            return self._known(ref, tensor)
         data = handle_data_util.get_resource_handle_data(tensor)
         if not data.is_set or len(data.shape_and_type) != 1:
             return self.of(ref)
@@ -78,6 +94,27 @@ class FunctionShapes:
         # TensorFlow tells the shape with which a list was made; what is put into it may be known better.
         put = None if item is None else self.of(item)
         return handle if put is None else Handle(handle.dtype, put)
+
+    def value(self, ref: str) -> np.ndarray[Any, Any] | None:
+        """What a tensor holds, if shapes and constants alone decide it and it is small."""
+        tensor = self._tensor(ref)
+        if tensor is None or tensor.dtype in (tf.resource, tf.variant):
+            return None
+        count = tensor.shape.num_elements()
+        if count is None or count > _LARGE_CONST_ELEMENTS:
+            return None
+        value = tensor_util.try_evaluate_constant(tensor)
+        return None if value is None else np.asarray(value)
+
+    def _known(self, ref: str, tensor: Any) -> Argument:
+        """The shape of a tensor that is passed on, or all of it."""
+        count = tensor.shape.num_elements()
+        if count is None or count > _PASSED_ELEMENTS or not tensor.dtype.is_integer:
+            return self.of(ref)
+        value = self.value(ref)
+        if value is None:
+            return self.of(ref)
+        return Known(tensor.dtype.as_datatype_enum, value.shape, tuple(int(v) for v in value.flat))
 
     def argument(self, index: int) -> Shape:
         function: FunctionDef = self._scope.function
@@ -156,6 +193,9 @@ class ShapeGraph:
             room = self._made(inputs[1], const_node("", np.int32(-1)))
             attrs = {"element_dtype": type_attr(known.dtype), "shape_type": type_attr(types_pb2.DT_INT32)}
             return [shape, room, self._made(ref, make_node("", "EmptyTensorList", inputs, **attrs))]
+        if isinstance(known, Known) and known.dtype == dtype:
+            value = np.array(known.values, as_dtype(dtype).as_numpy_dtype).reshape(known.shape)
+            return [self._made(ref, const_node("", value))]
         return [self._placeholder(ref, dtype, shapes.to_proto(shape_of(known)))]
 
     def add_nodes(self, originals: Iterable[NodeDef]) -> None:
@@ -177,7 +217,7 @@ class ShapeGraph:
         made: list[NodeDef] = []
         for i, slot in enumerate(ops.output_slots(call, ops.op_def(call.op, self._model))):
             known = results[i] if results is not None and i < len(results) else None
-            if i < len(recorded) and not isinstance(known, Handle):
+            if i < len(recorded) and not isinstance(known, Handle | Known):
                 known = shapes.refine(known, recorded[i])
             made += self._value(self._ref(call, slot, i), slot.dtype, known)
         self._import(made)

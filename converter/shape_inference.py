@@ -159,6 +159,8 @@ class Inference:
 
 def _join(found: Sequence[Argument]) -> Argument:
     """What these have in common."""
+    if len(set(found)) == 1:
+        return found[0]
     handles = [each for each in found if isinstance(each, Handle)]
     if len(handles) == len(found) and len({each.dtype for each in handles}) == 1:
         return Handle(handles[0].dtype, shapes.join([each.shape for each in handles]))

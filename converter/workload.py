@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from converter import calls, graph_edit, ops, shapes, tpu
 from converter.model import MAIN_GRAPH, Model, NodeDef, Scope
 from converter.op_work import TensorInfo, Work, op_work
-from converter.shape_graph import Argument, FunctionShapes, Handle
+from converter.shape_graph import Argument, FunctionShapes, Handle, Known
 from converter.shape_inference import Inference, ShapeInferenceError
 
 
@@ -110,6 +110,6 @@ def _info(slot: ops.ArgSlot, ref: str, known: FunctionShapes | None) -> TensorIn
 
 
 def _of_one_row(argument: Argument) -> Argument:
-    if argument is None or isinstance(argument, Handle):
+    if argument is None or isinstance(argument, Handle | Known):
         return argument
     return tuple(1 if size is None else size for size in argument)

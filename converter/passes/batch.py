@@ -9,6 +9,7 @@ from typing import Any
 from tensorflow.core.framework import function_pb2
 
 from converter import batching_rules, calls, graph_edit, shapes, tpu
+from converter.batching_checks import check_components
 from converter.batching_op import (
     argument_order,
     batch_node,
@@ -79,22 +80,15 @@ class Batch:
         return result
 
     def _check_shapes(self, model: Model, plan: Plan, result: PassResult) -> None:
-        certain: list[str] = []
         components = [(t.name, _target_component(model, t)) for t in plan.targets]
         components += [(u.name, _update_component(model, u)) for u in plan.updates]
-        checked: set[str] = set()
-        for name, component in components:
-            if component.function in checked:
-                continue
-            checked.add(component.function)
-            for violation in batching_rules.check(model, component):
-                message = f'Batching "{name}" ({component.function}): {violation}'
-                if violation.certain and not self.allow_violations:
-                    certain.append(message)
-                else:
-                    result.warnings.append(message)
-        if certain:
-            raise ConversionError(f"{' '.join(certain)} (--allow_batching_violations converts all the same.)")
+        findings = check_components(model, components)
+        if findings.certain and not self.allow_violations:
+            raise ConversionError(f"{' '.join(findings.certain)} (--allow_batching_violations converts all the same.)")
+        result.warnings += [*findings.certain, *findings.possible]
+        for name, why in findings.unclear.items():
+            result.skipped(name, f"cannot tell whether rows of a batch influence each other: {why}")
+        result.details["rows_unclear"] = findings.unclear
         threads = [(t.name, t.options, t.options.num_batch_threads or 0) for t in plan.targets]
         threads += [(u.name, u.options, updated_values(u)["num_batch_threads"]) for u in plan.updates]
         for name, options, number in threads:
