@@ -15,7 +15,7 @@ from converter.options import BatchOptions, FunctionKind
 from converter.pass_result import Skip
 
 # What may stand beside a call in a function that does nothing of its own.
-_GLUE = ("Identity", "IdentityN", "NoOp", "Const", "Cast", "Reshape", "TPUOrdinalSelector")
+_GLUE = ("Identity", "IdentityN", "NoOp", "Const", "Cast", "EnsureShape", "Reshape", "TPUOrdinalSelector")
 _UNBATCHABLE = {types_pb2.DT_RESOURCE: "a resource", types_pb2.DT_VARIANT: "a variant"}
 
 

@@ -10,7 +10,7 @@ from converter.model import FunctionDef, Model, NodeDef, Scope
 TPU_CALL = "TPUPartitionedCall"
 BATCH_CALL = "BatchFunction"
 # What may stand around a single call without being computation of its own.
-_BESIDE_A_CALL = ("Identity", "NoOp", "Cast", "Reshape", "Const", "TPUOrdinalSelector")
+_BESIDE_A_CALL = ("Identity", "NoOp", "Cast", "EnsureShape", "Reshape", "Const", "TPUOrdinalSelector")
 CLUSTER_ATTR = "_tpu_replicate"
 _BOUNDARY_ATTRS = ("_tpu_input_identity", "_tpu_output_identity")
 # On a TPUPartitionedCall: the name by which the user asked for it; reports of later conversions need it too.

@@ -13,7 +13,7 @@ from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
-from converter import calls, graph_edit, ops
+from converter import calls, graph_edit, ops, outside
 from converter.disjoint_sets import Classes
 from converter.model import FunctionDef, Model, NodeDef, Scope
 
@@ -175,14 +175,12 @@ class ResourceFlow:
                     self.escapes[(name, function.ret[result.name])] = f'the result "{result.name}" of function "{name}"'
 
     def _captured_slot(self, captured: Any) -> Slot:
-        """The slot of a captured tensor, which the object graph spells as in a graph: "node:0", for arguments too."""
-        name, _, position = captured.name.partition(":")
-        position = position.rpartition(":")[2]
+        name, position = outside.spelled(captured.name)
         function = self._model.functions[captured.concrete_function]
         for node in function.node_def:
             if node.name == name:
                 scope = Scope.of(function)
-                found = dict(self._resource_outputs(scope, node)).get(int(position or 0))
+                found = dict(self._resource_outputs(scope, node)).get(position)
                 return scope.name, found if found is not None else captured.name
         return function.signature.name, name
 

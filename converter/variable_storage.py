@@ -19,9 +19,9 @@ from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
-from converter import calls, graph_edit, ops, tpu
+from converter import calls, graph_edit, ops, outside, tpu
 from converter.graph_edit import make_node, type_attr
-from converter.model import MAIN_GRAPH, FunctionDef, Model, NodeDef, Scope
+from converter.model import FunctionDef, Model, NodeDef, Scope
 from converter.restoring import checkpoint_keys
 from converter.variable_uses import value_attr
 from converter.variables import Variable, VariableIndex, slots_of
@@ -102,7 +102,7 @@ class _Storage:
         self._taken: dict[tuple[str, str, int], _Input] = {}  # wants bfloat16 now, is given float32
         self._scopes: dict[str, _ScopeEdit] = {}
         self._calls: dict[str, int] = {}
-        self._outside = _outside_names(model)
+        self._outside = outside.names(model)
 
     def change(self) -> None:
         """Rules 1 to 4."""
@@ -314,16 +314,3 @@ class _ScopeEdit:
             cast.attr["_output_shapes"].CopyFrom(graph_edit.shape_list_attr([shapes[number]]))
         self._scope.nodes.add().CopyFrom(cast)
         return self._scope.ref(cast.name, "y", 0, 0)
-
-
-def _outside_names(model: Model) -> dict[tuple[str, str], list[Any]]:
-    """(scope name, tensor spelled as in a graph) -> messages outside of the scope whose `name` it is."""
-    found: dict[tuple[str, str], list[Any]] = {}
-    for signature in model.meta_graph.signature_def.values():
-        for info in signature.outputs.values():
-            found.setdefault((MAIN_GRAPH, info.name), []).append(info)
-    for saved in model.object_graph.nodes:
-        if saved.WhichOneof("kind") == "captured_tensor":
-            captured = saved.captured_tensor
-            found.setdefault((captured.concrete_function, captured.name), []).append(captured)
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,10 +60,28 @@ def _captured_tensor_problems(model: Model, captured: Any) -> Iterator[str]:
     function = model.functions.get(captured.concrete_function)
     if function is None:
         return
-    held = {n.name for n in function.node_def} | {a.name for a in function.signature.input_arg}
-    producer = graph_edit.producer_of(captured.name)
+    held = {n.name: n for n in function.node_def} | {a.name: None for a in function.signature.input_arg}
+    producer, _, number = captured.name.partition(":")
     if producer not in held:
         yield f'captured tensor "{producer}" is not in function "{function.signature.name}"'
+        return
+    # The loader asks the function's graph, which counts a node's outputs, where a FunctionDef names them.
+    if not number.isdecimal() or int(number) >= _output_count(model, held[producer]):
+        yield (
+            f'captured tensor "{captured.name}" is not spelled as the loader looks it up in function '
+            f'"{function.signature.name}"'
+        )
+
+
+def _output_count(model: Model, node: NodeDef | None) -> float:
+    """Of an argument (no node) one; infinite where nothing is known of the op."""
+    if node is None:
+        return 1
+    definition = ops.op_def(node.op, model)
+    try:
+        return math.inf if definition is None else len(ops.output_slots(node, definition))
+    except ops.MissingAttributeError:
+        return math.inf  # said of the node itself
 
 
 def _scope_problems(model: Model, scope: Scope) -> Iterator[str]:

@@ -4,7 +4,7 @@
     signature "serving_default" x=x:0 -> y=call:0               # float32<?,10> after a tensor gives dtype and shape
     object v = variable float32<10,4>                           # object graph; ids count from 1 in order of the text
     object tpu_func = function @F(v) {jit_compile}              # (v): the bound inputs of the concrete function
-    object signatures.serving_default = bare @F                 # also: constant "c", captured m:z:0 in @F, resource
+    object signatures.serving_default = bare @F                 # also: constant "c", captured m:0 in @F, resource
     main {
       x = Placeholder() {dtype: float32, shape: <?,10>}
       call = PartitionedCall(x, ^init) {f: @F, Tin: [float32], Tout: [float32]} on "/device:CPU:0"

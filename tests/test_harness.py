@@ -20,7 +20,7 @@ object v = variable float32<10,4>
 object tpu_func = function @F(v), @G {jit_compile}
 object signatures.serving_default = bare @G
 object c = constant "Const_1"
-object t = captured m:z:0 in @F
+object t = captured m:0 in @F
 object table = resource
 main {
   x = Placeholder() {dtype: float32, shape: <?,10>}

@@ -14,8 +14,8 @@ from tests.harness import parse_model
 SOUND = """
 object f = function @F
 object bare = bare @F
-object inside = captured n:y:0 in @F
-object argument = captured x in @F
+object inside = captured n:0 in @F
+object argument = captured x:0 in @F
 main {
   x = Placeholder() {dtype: float32}
   top = TopKV2(x, k) {T: float32, Tk: int32, index_type: int32}
@@ -96,8 +96,12 @@ def test_a_sound_model_has_no_problems() -> None:
         ("op = F(x, top:1)", "op = F(x)", 'main graph: node "op" (F) has 1 inputs, its attributes say 2'),
         ("function @F", "function @gone", 'object graph node 1 names the missing function "gone"'),
         ("bare @F", "bare @gone", 'object graph node 2 names the missing function "gone"'),
-        ("n:y:0 in @F", "n:y:0 in @gone", 'object graph node 3 names the missing function "gone"'),
-        ("captured n:y:0", "captured gone:y:0", 'captured tensor "gone" is not in function "F"'),
+        ("n:0 in @F", "n:0 in @gone", 'object graph node 3 names the missing function "gone"'),
+        ("captured n:0", "captured gone:0", 'captured tensor "gone" is not in function "F"'),
+        ("captured n:0", "captured n:y:0", 'captured tensor "n:y:0" is not spelled as the loader looks it up'),
+        ("captured n:0", "captured n:1", 'captured tensor "n:1" is not spelled as the loader looks it up'),
+        ("captured n:0", "captured n", 'captured tensor "n" is not spelled as the loader looks it up'),
+        ("captured x:0", "captured x:1", 'captured tensor "x:1" is not spelled as the loader looks it up'),
     ],
 )
 def test_each_damage_is_found_and_named(old: str, new: str, problem: str) -> None:

@@ -6,39 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import types_pb2
+from tensorflow.core.framework import attr_value_pb2, types_pb2
 
-from converter import calls, graph_edit, shapes, tpu, transfer_shape
+from converter import calls, graph_edit, outside, shapes, tpu, transfer_shape
+from converter.crossings import Crossing, find_crossings
 from converter.graph_edit import make_node, type_attr
-from converter.model import FunctionDef, Model, NodeDef, Scope
+from converter.model import Model, NodeDef, Scope
 from converter.pass_result import PassResult
 from converter.shape_graph import FunctionShapes
 from converter.shape_inference import ShapeInferenceError, infer
 from converter.shapes import RECORDED, Shape
 from converter.transfer_shape import DEFAULT_BATCHES, Keep, Reshape
-
-_SHARDING_ATTR = "_XlaSharding"
-
-
-@dataclass(frozen=True)
-class _Crossing:
-    """One tensor that crosses at a TPU call: argument or result `index` of the TPU function."""
-
-    is_input: bool
-    index: int
-    name: str
-    dtype: int
-    shape: Shape
-    chain: tuple[NodeDef, ...]
-    """Inside the TPU function, the nodes from argument or result to the tagged Identity, the last one."""
-
-    @property
-    def marker(self) -> NodeDef:
-        return self.chain[-1]
-
-    @property
-    def where(self) -> str:
-        return f"{'input' if self.is_input else 'output'} {self.name}"
 
 
 @dataclass(frozen=True)
@@ -47,7 +25,7 @@ class IoShape:
 
     before:  TPUPartitionedCall[f=T](x, ...) -> y
              T(x) { x -> TPUReplicatedInput -> Identity -> call -> Identity -> TPUReplicatedOutput -> y }
-    after:   TPUPartitionedCall[f=T](Reshape(x, [-1, 672]), ...) -> Reshape(y, [-1, 4])
+    after:   TPUPartitionedCall[f=T](Reshape(EnsureShape(x, [?, 224, 3]), [-1, 672]), ...) -> Reshape(y, [-1, 4])
              T(x) { x -> TPUReplicatedInput -> Identity -> Reshape([-1, 224, 3]) -> call
                     -> Reshape([-1]) -> Identity -> TPUReplicatedOutput -> y }
 
@@ -58,6 +36,10 @@ class IoShape:
        exposes, or whose tensors do not enter and leave through markers of one replica, is left alone.
     4. A tensor with a sharding of its own is left alone: the annotation counts its dimensions.
     5. Signatures and captured tensors that name a result of the call name the restored one.
+    6. A Reshape would make rows of whatever it is given: a tensor of other sizes than were inferred, in a request of
+       another shape than the signature's, would silently become more or fewer of them. So on the host EnsureShape
+       stands before each Reshape of an argument; where a result is reshaped, whose shape was inferred from those of
+       the arguments, before all arguments. TensorFlow's optimizer keeps it, and its error names argument and shapes.
     """
 
     name = "io_shape"
@@ -119,9 +101,11 @@ def _rewrite(
     result: PassResult,
 ) -> list[dict[str, Any]]:
     rows = []
-    for crossing in _crossings(computation, inferred, where, result):
-        dtype = graph_edit.dtype_name(crossing.dtype)
-        choice = transfer_shape.choose(crossing.shape, dtype, batches or DEFAULT_BATCHES)
+    crossings = find_crossings(model, computation, inferred, where, result)
+    choices = [transfer_shape.choose(c.shape, c.dtype_name, batches or DEFAULT_BATCHES) for c in crossings]
+    decided = list(zip(crossings, choices, strict=True))
+    _ensure_shapes(computation, inferred, [c for c, choice in decided if isinstance(choice, Reshape)])
+    for crossing, choice in decided:
         if isinstance(choice, Reshape):
             if crossing.is_input:
                 _reshape_input(computation, crossing, choice.transfer)
@@ -135,12 +119,13 @@ def _rewrite(
             result.changed(f"{where}, {crossing.where}", what)
         else:
             result.skipped(f"{where}, {crossing.where}", choice.reason)
-        rows.append(_row(where, crossing, choice, dtype, max(batches, default=1)))
+        rows.append(_row(where, crossing, choice, max(batches, default=1)))
     return rows
 
 
-def _row(where: str, crossing: _Crossing, choice: Keep | Reshape, dtype: str, batch: int) -> dict[str, Any]:
+def _row(where: str, crossing: Crossing, choice: Keep | Reshape, batch: int) -> dict[str, Any]:
     """One tensor in the report; bytes are padded to tiles, for `batch` rows; None where shape or type has no size."""
+    dtype = crossing.dtype_name
     transfer = choice.transfer if isinstance(choice, Reshape) else crossing.shape
     return {
         "tpu_function": where,
@@ -161,83 +146,42 @@ def _bytes(shape: Shape, choice: Keep | Reshape, dtype: str, batch: int) -> int 
         return None
 
 
-def _crossings(
-    computation: tpu.TpuComputation, inferred: FunctionShapes, where: str, result: PassResult
-) -> list[_Crossing]:
-    """The tensors that cross through markers that can be rewritten; the others are reported as skipped."""
-    function, call, scope = computation.function, computation.call, computation.scope
-    nodes = {n.name: n for n in function.node_def}
-    consumers = _consumers(function)
-    found: list[_Crossing] = []
-
-    def add(is_input: bool, index: int, declared: Any, ref: str, chain: list[NodeDef]) -> None:
-        crossing = _Crossing(is_input, index, declared.name, declared.type, inferred.of(ref), tuple(chain))
-        attrs = [n.attr for n in chain]
-        if is_input and index in function.arg_attr:
-            attrs.append(function.arg_attr[index].attr)
-        if any(_SHARDING_ATTR in a for a in attrs):
-            result.skipped(f"{where}, {crossing.where}", "has a sharding of its own")
-        elif not chain or any(chain[-1] is f.chain[-1] for f in found):
-            way = "enter" if is_input else "leave"
-            reason = f"does not {way} the TPU through a marker of one replica that is its own"
-            result.skipped(f"{where}, {crossing.where}", reason)
-        else:
-            found.append(crossing)
-
-    for index, argument in enumerate(function.signature.input_arg):
-        if argument.type != types_pb2.DT_RESOURCE:
-            chain = _input_chain(argument.name, consumers)
-            add(True, index, argument, graph_edit.data_inputs(call)[index], chain)
-    for index, output in enumerate(function.signature.output_arg):
-        chain = _output_chain(function.ret[output.name], nodes, consumers)
-        add(False, index, output, scope.ref(call.name, "output", index, index), chain)
-    return found
+def _ensure_shapes(computation: tpu.TpuComputation, inferred: FunctionShapes, reshaped: list[Crossing]) -> None:
+    """Puts EnsureShape before the arguments of the call of which the reshapes presume the shape: rule 6."""
+    call, scope, inputs = computation.call, computation.scope, computation.function.signature.input_arg
+    presumed = {c.index for c in reshaped} if all(c.is_input for c in reshaped) else set(range(len(inputs)))
+    nodes = {n.name: n for n in scope.nodes}
+    for index in sorted(presumed):
+        position = _position(call, index)
+        ref = call.input[position]
+        shape = None if inputs[index].type == types_pb2.DT_RESOURCE else inferred.of(ref)
+        if shape is None or _ensures(nodes.get(graph_edit.producer_of(ref)), shape):
+            continue
+        expected = shapes.to_proto(shape)
+        ensure = make_node(
+            graph_edit.UniqueNames(scope)(f"{call.name}/shape_of_{inputs[index].name}"),
+            "EnsureShape",
+            [ref],
+            T=type_attr(inputs[index].type),
+            shape=attr_value_pb2.AttrValue(shape=expected),
+            _output_shapes=graph_edit.shape_list_attr([expected]),
+        )
+        scope.nodes.append(ensure)
+        call.input[position] = scope.ref(ensure.name, "output", 0, 0)
 
 
-def _consumers(function: FunctionDef) -> dict[str, list[NodeDef | None]]:
-    """Tensor -> nodes that use it, None standing for a result of the function."""
-    uses: dict[str, list[NodeDef | None]] = {}
-    for node in function.node_def:
-        for ref in graph_edit.data_inputs(node):
-            uses.setdefault(ref, []).append(node)
-    for ref in function.ret.values():
-        uses.setdefault(ref, []).append(None)
-    return uses
+def _ensures(node: NodeDef | None, shape: Shape) -> bool:
+    return node is not None and node.op == "EnsureShape" and shapes.from_proto(node.attr["shape"].shape) == shape
 
 
-def _input_chain(argument: str, consumers: dict[str, list[NodeDef | None]]) -> list[NodeDef]:
-    """The TPUReplicatedInput that alone takes this argument, and the tagged Identity behind it; empty without."""
-    replicated = _only(consumers.get(argument, []))
-    if replicated is None or replicated.op != "TPUReplicatedInput" or len(graph_edit.data_inputs(replicated)) != 1:
-        return []
-    identity = _only(consumers.get(f"{replicated.name}:output:0", []))
-    return [replicated, identity] if identity is not None and _is_marker(identity) else []
+def _position(call: NodeDef, index: int) -> int:
+    """Where among its inputs a call takes argument `index`."""
+    return [i for i, ref in enumerate(call.input) if not graph_edit.is_control(ref)][index]
 
 
-def _output_chain(ref: str, nodes: dict[str, NodeDef], consumers: dict[str, list[NodeDef | None]]) -> list[NodeDef]:
-    """From the result `ref` back: Identities, the TPUReplicatedOutput, the tagged Identity before it; else empty."""
-    chain: list[NodeDef] = []
-    while len(consumers.get(ref, [])) == 1 and (node := nodes.get(graph_edit.producer_of(ref))) is not None:
-        chain.append(node)
-        if len(chain) > 1 and chain[-2].op == "TPUReplicatedOutput":
-            return chain if _is_marker(node) else []
-        if node.op != "Identity" and (node.op != "TPUReplicatedOutput" or node.attr["num_replicas"].i != 1):
-            return []
-        ref = graph_edit.data_inputs(node)[0]
-    return []
-
-
-def _only(found: list[NodeDef | None]) -> NodeDef | None:
-    return found[0] if len(found) == 1 else None
-
-
-def _is_marker(node: NodeDef) -> bool:
-    return bool(node.op == "Identity" and tpu.CLUSTER_ATTR in node.attr)
-
-
-def _reshape_input(computation: tpu.TpuComputation, crossing: _Crossing, transfer: Shape) -> None:
+def _reshape_input(computation: tpu.TpuComputation, crossing: Crossing, transfer: Shape) -> None:
     call, function, marker = computation.call, computation.function, crossing.marker
-    position = [i for i, r in enumerate(call.input) if not graph_edit.is_control(r)][crossing.index]
+    position = _position(call, crossing.index)
     stem = tpu.reshape_prefixes(call)[0] + crossing.name
     call.input[position] = _add_reshape(computation.scope, stem, call.input[position], transfer, crossing.dtype)
     tag = {tpu.CLUSTER_ATTR: marker.attr[tpu.CLUSTER_ATTR]}
@@ -249,10 +193,10 @@ def _reshape_input(computation: tpu.TpuComputation, crossing: _Crossing, transfe
         _record(function.arg_attr[crossing.index].attr, RECORDED, 0, transfer)
 
 
-def _reshape_output(model: Model, computation: tpu.TpuComputation, crossing: _Crossing, transfer: Shape) -> None:
+def _reshape_output(model: Model, computation: tpu.TpuComputation, crossing: Crossing, transfer: Shape) -> None:
     call, scope, marker = computation.call, computation.scope, crossing.marker
     tag = {tpu.CLUSTER_ATTR: marker.attr[tpu.CLUSTER_ATTR]}
-    position = next(i for i, r in enumerate(marker.input) if not graph_edit.is_control(r))
+    position = _position(marker, 0)
     stem, inside = f"{marker.name}/transfer", Scope.of(computation.function)
     marker.input[position] = _add_reshape(inside, stem, marker.input[position], transfer, crossing.dtype, **tag)
     for node in crossing.chain:
@@ -260,28 +204,15 @@ def _reshape_output(model: Model, computation: tpu.TpuComputation, crossing: _Cr
     _record(call.attr, RECORDED, crossing.index, transfer)
     arriving = scope.ref(call.name, "output", crossing.index, crossing.index)
     restored = _restore(scope, tpu.reshape_prefixes(call)[1] + crossing.name, arriving, crossing, {})
-    _rename_exposed(model, scope, arriving, restored)
+    outside.rename(model, scope, arriving, restored)
 
 
-def _restore(scope: Scope, stem: str, ref: str, crossing: _Crossing, attrs: dict[str, Any]) -> str:
+def _restore(scope: Scope, stem: str, ref: str, crossing: Crossing, attrs: dict[str, Any]) -> str:
     """Gives all that uses the tensor `ref` a Reshape of it to its own shape."""
     ref, before = graph_edit.canonical_ref(ref, scope), {n.name for n in scope.nodes}
     restored = _add_reshape(scope, stem, ref, crossing.shape, crossing.dtype, **attrs)
     graph_edit.rewire(scope, {ref: restored}, except_nodes={n.name for n in scope.nodes} - before)
     return restored
-
-
-def _rename_exposed(model: Model, scope: Scope, arriving: str, restored: str) -> None:
-    if scope.function is None:
-        old, new = (graph_edit.canonical_ref(ref, scope) for ref in (arriving, restored))
-        for signature in model.meta_graph.signature_def.values():
-            for output in signature.outputs.values():
-                output.name = new if output.name == old else output.name
-        return
-    for saved in model.object_graph.nodes:
-        captured = saved.captured_tensor
-        if saved.WhichOneof("kind") == "captured_tensor" and captured.concrete_function == scope.name:
-            captured.name = restored if captured.name == arriving else captured.name
 
 
 def _record(attrs: Any, key: str, index: int, transfer: Shape) -> None:

@@ -666,9 +666,9 @@ def test_jit_compile_is_dropped_from_the_stub_and_its_callers_and_stays_on_the_b
 def test_captured_tensors_of_the_object_graph_follow_the_body_and_arguments_stay() -> None:
     head = """
     object f = function @F
-    object inside = captured n:y:0 in @{}
-    object argument = captured x in @F
-    object elsewhere = captured n:y:0 in @G
+    object inside = captured n:0 in @{}
+    object argument = captured x:0 in @F
+    object elsewhere = captured n:0 in @G
     @G(x: float32) -> (y: float32) {{ n = Neg(x) {{T: float32}}; return n:y:0 }}
     """
     body = "n = Neg(x) {T: float32}; return n:y:0"
