@@ -6,6 +6,7 @@ one process, and prints CPU seconds, and seconds by stage. The shapes:
     flat      one function, a chain of additions and multiplications with a variable read now and then
     nested    the same nodes in functions of 50 nodes, called in a tree, some of them through If
     wide      the same nodes, all reading the function's argument and summed up at the end
+    variables the same nodes, every tenth of which reads a variable that is an argument of its own
 
     python -m benchmarks.linear [--sizes 5000,10000,20000] [--repeats 5] [--optimizations] [--count_flops]
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,17 @@ TPU_FUNCTION = 'tpu_functions { function_alias: "tpu_func" }'
 OPTIONS = f"{TPU_FUNCTION} disable_default_optimizations: true"
 NODES_PER_FUNCTION = 50
 READ_EVERY = 20
+VARIABLE_EVERY = 10
 
 
-def function(name: str, nodes: list[Any], result: str) -> Any:
-    """A function (x: float32, v: resource) -> (y: float32)."""
+def function(name: str, nodes: list[Any], result: str, variables: Sequence[str] = ("v",)) -> Any:
+    """A function (x: float32, v: resource) -> (y: float32), or with other `variables`."""
     made = function_pb2.FunctionDef(node_def=nodes, ret={"y": result})
     made.signature.name = name
     made.signature.is_stateful = True
     made.signature.input_arg.add(name="x", type=FLOAT)
-    made.signature.input_arg.add(name="v", type=RESOURCE)
+    for variable in variables:
+        made.signature.input_arg.add(name=variable, type=RESOURCE)
     made.signature.output_arg.add(name="y", type=FLOAT)
     return made
 
@@ -71,6 +74,20 @@ def wide(size: int) -> list[Any]:
     nodes = [make_node(f"node_{i}", "Neg", ["x"], T=T) for i in range(size - 1)]
     nodes.append(make_node("sum", "AddN", [f"{n.name}:y:0" for n in nodes], N=size - 1, T=T))
     return [function("__inference_tpu_func_1", nodes, "sum:sum:0")]
+
+
+def variables(size: int) -> list[Any]:
+    """One function of many variables."""
+    names = [f"v_{i}" for i in range(size // VARIABLE_EVERY)]
+    nodes: list[Any] = []
+    ref = "x"
+    for i, name in enumerate(names):
+        nodes.append(make_node(f"read_{i}", "ReadVariableOp", [name], dtype=T))
+        for j in range(VARIABLE_EVERY - 1):
+            node = make_node(f"node_{i}_{j}", ("AddV2", "Mul")[j % 2], [ref, f"read_{i}:value:0"], T=T)
+            nodes.append(node)
+            ref = f"{node.name}:z:0"
+    return [function("__inference_tpu_func_1", nodes, ref, names)]
 
 
 def nested(size: int) -> list[Any]:
@@ -110,16 +127,17 @@ def write_model(functions: list[Any], directory: Path) -> int:
     meta_graph.object_graph_def.nodes.add().user_object.identifier = "_generic_user_object"
     graph = meta_graph.graph_def
     graph.library.function.extend(functions)
+    names = [a.name for a in functions[0].signature.input_arg[1:]]
     graph.node.extend(
         [
             make_node("x", "Placeholder", dtype=T),
-            make_node("v", "VarHandleOp", dtype=T, shared_name="v"),
+            *(make_node(name, "VarHandleOp", dtype=T, shared_name=name) for name in names),
             make_node(
                 "y",
                 "StatefulPartitionedCall",
-                ["x", "v"],
+                ["x", *names],
                 f=func_attr("__inference_tpu_func_1"),
-                Tin=type_list_attr([FLOAT, RESOURCE]),
+                Tin=type_list_attr([FLOAT, *[RESOURCE] * len(names)]),
                 Tout=type_list_attr([FLOAT]),
             ),
         ]
@@ -132,7 +150,7 @@ def write_model(functions: list[Any], directory: Path) -> int:
     return len(data)
 
 
-SHAPES: dict[str, Callable[[int], list[Any]]] = {"flat": flat, "nested": nested, "wide": wide}
+SHAPES: dict[str, Callable[[int], list[Any]]] = {"flat": flat, "nested": nested, "wide": wide, "variables": variables}
 
 
 def measure(model: Path, out: Path, repeats: int, options: str, count_flops: bool) -> tuple[float, dict[str, float]]:

@@ -1,8 +1,10 @@
 """What keeps a function off the TPU; the messages around it are tested with the pass that uses them."""
 
+from unittest.mock import patch
+
 import pytest
 
-from converter import calls
+from converter import calls, graph_edit
 from converter.compatibility import boundary_problems, ops_without_tpu_kernel
 from tests.harness import parse_model
 
@@ -71,6 +73,44 @@ def test_a_recursive_function_is_no_problem() -> None:
     ("recorded", "name"),
     [('{_user_specified_name: "words"}', "words"), ('{_user_specified_name: "17"}', "arg"), ("", "arg")],
 )
+def test_a_function_is_looked_through_once_however_many_variables_it_has() -> None:
+    """One scan for each argument would take minutes where a model has thousands of variables."""
+    names = [f"v{i}" for i in range(400)]
+    given, types = ", ".join(names), ", ".join(["resource"] * len(names))
+
+    def head(name: str) -> str:
+        return f"@{name}({', '.join(f'{v}: resource' for v in names)}) -> ()"
+
+    reads = "\n".join(f"r{v} = ReadVariableOp({v}) {{dtype: float32}}" for v in names)
+    model = parse_model(
+        f"{head('F')} {{ c = StatefulPartitionedCall({given}) {{f: @G, Tin: [{types}], Tout: []}}; return\n }}"
+        f"{head('G')} {{ {reads}\nt = LookupTableSizeV2(v399); return\n }}"
+    )
+    with patch.object(graph_edit, "data_inputs", wraps=graph_edit.data_inputs) as looked_at:
+        found = boundary_problems(model, model.functions["F"])
+    assert [p.partition(" is ")[0] for p in found] == ['argument "v399"']
+    nodes = sum(len(f.node_def) for f in model.functions.values())
+    assert looked_at.call_count <= 2 * nodes
+
+
+def test_of_several_foreign_uses_the_first_on_the_way_is_named() -> None:
+    text = """
+    @F(t: resource) -> () {
+      a = StatefulPartitionedCall(t) {f: @G, Tin: [resource], Tout: []}
+      b = LookupTableSizeV2(t)
+      return
+    }
+    @G(t: resource) -> () {
+      c = StatefulPartitionedCall(t) {f: @H, Tin: [resource], Tout: []}
+      d = LookupTableExportV2(t)
+      return
+    }
+    @H(t: resource) -> () { c = F(t); e = LookupTableInsertV2(t, t, t); return\n }
+    """
+    (problem,) = problems(text)
+    assert "used by op LookupTableInsertV2" in problem
+
+
 def test_an_argument_has_the_name_that_its_user_gave(recorded: str, name: str) -> None:
     assert problems(f"@F(arg: string {recorded}) -> (y: int32) {{ return x }}") == [
         f'argument "{name}" is a string tensor'
