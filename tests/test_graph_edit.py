@@ -148,8 +148,8 @@ def test_a_clone_is_independent_and_without_the_interface_of_its_original() -> N
 
 def test_outlining_moves_the_body_and_leaves_a_call() -> None:
     text = """
-    object inside = captured n:y:0 in @{owner}
-    object argument = captured x in @F
+    object inside = captured n:0 in @{owner}
+    object argument = captured x:0 in @F
     @F{head} {{ {body} }}
     """
     head = '(x: float32 {_user_specified_name: "x"}, v: resource(float32<2>)) -> (y: float32, z: int32) [stateful]'

@@ -771,7 +771,7 @@ _SPACE = [" ", "\n", "\\\n", "\r\n", "\t", "\x00", "\udcff", "ü"]
 _WORDS = st.sampled_from([*_NAMES.split(), *_PUNCTUATION.split(), *_SPACE])
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(_WORDS, st.sampled_from(["", " "])), max_size=25))
 def test_any_text_is_either_read_or_refused(words: list[tuple[str, str]]) -> None:
     text = "".join(word + space for word, space in words)

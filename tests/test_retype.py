@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.core.framework import types_pb2
 
@@ -149,7 +149,7 @@ def assert_no_needless_casts(model: Model) -> None:
             assert used or returned or "/" not in cast.name, f"{scope.name}: {cast.name} is unused"
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(models(), st.sets(st.sampled_from(["Tanh", "Cross", "Identity", "While", "Const", "Cast"]), max_size=2))
 def test_any_graph_stays_well_typed(text: str, filterlist: set[str]) -> None:
     model = parse_model(text)
@@ -165,7 +165,7 @@ def test_any_graph_stays_well_typed(text: str, filterlist: set[str]) -> None:
                 assert types_pb2.DT_BFLOAT16 not in held, f"{node.name} ({node.op}) is in the filterlist"
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(models())
 def test_a_second_run_over_any_graph_changes_nothing(text: str) -> None:
     model = parse_model(text)

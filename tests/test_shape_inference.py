@@ -146,10 +146,10 @@ def test_inferred_shapes_agree_with_those_that_the_exporter_recorded(name: str, 
 def test_ten_thousand_nodes_take_seconds() -> None:
     chain = "\n".join(f"n{i} = Neg(n{i - 1}:y:0) {{T: float32}}" for i in range(1, 10_000))
     model = parse_model(f"@f(x: float32) -> (y: float32) {{ n0 = Neg(x) {{T: float32}}\n{chain}\nreturn n9999:y:0 }}")
-    start = time.monotonic()
+    start = time.process_time()
     shape: Shape = (None, 3)
     assert infer(model, "f", [shape]).result(0) == shape
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_a_variable_is_known_where_only_a_caller_records_its_handle() -> None:

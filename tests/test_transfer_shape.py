@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from converter.transfer_shape import (
@@ -175,7 +175,6 @@ BATCHES = st.lists(st.integers(1, 1024), min_size=1, max_size=6)
 ANY_SHAPES = st.lists(st.one_of(st.none(), st.integers(0, 3), DIMENSIONS), max_size=5).map(tuple)
 
 
-@settings(deadline=None)  # the machines that run this may be busy
 @given(SHAPES, DTYPES, BATCHES)
 @example((None, 128, 64), "float32", [5, 64])
 def test_a_reshape_keeps_the_elements_and_costs_no_bytes(shape: Shape, dtype: str, batches: list[int]) -> None:
@@ -195,7 +194,6 @@ def test_a_reshape_keeps_the_elements_and_costs_no_bytes(shape: Shape, dtype: st
             assert None in target or elements == known
 
 
-@settings(deadline=None)
 @given(SHAPES, DTYPES)
 def test_without_batches_none_up_to_64_costs_bytes(shape: Shape, dtype: str) -> None:
     choice = choose(shape, dtype)
@@ -204,7 +202,6 @@ def test_without_batches_none_up_to_64_costs_bytes(shape: Shape, dtype: str) -> 
         assert crossing_bytes(shape, choice, dtype, batch) <= padded_bytes(shape, dtype, batch)
 
 
-@settings(deadline=None)
 @given(SHAPES, DTYPES, BATCHES)
 def test_what_was_chosen_is_kept(shape: Shape, dtype: str, batches: list[int]) -> None:
     choice = choose(shape, dtype, batches)
@@ -212,7 +209,6 @@ def test_what_was_chosen_is_kept(shape: Shape, dtype: str, batches: list[int]) -
         assert isinstance(choose(choice.transfer, dtype, batches), Keep)
 
 
-@settings(deadline=None)
 @given(ANY_SHAPES, DTYPES)
 def test_only_an_unknown_batch_and_no_zeros_are_reshaped(shape: Shape, dtype: str) -> None:
     choice = choose(shape, dtype)

@@ -16,8 +16,11 @@ from testdata.make_testdata import MODELS
 from tests.oracle import LOADERS, LoadedModel, Loader, assert_same, open_model
 
 ALLOWED = (3, 6, 12)
+# No batch leaves before it is full, however late a busy machine starts the threads that ask: the requests fill all.
+TIMEOUT = 60_000_000
+REQUESTS = 60
 OPTIONS = (
-    "num_batch_threads: 2 max_batch_size: 12 batch_timeout_micros: 20000 max_enqueued_batches: 200 "
+    f"num_batch_threads: 2 max_batch_size: 12 batch_timeout_micros: {TIMEOUT} max_enqueued_batches: 200 "
     "allowed_batch_sizes: 3 allowed_batch_sizes: 6 allowed_batch_sizes: 12"
 )
 ON_TPU = 'tpu_functions { function_alias: "tpu_func" } disable_default_optimizations: true'
@@ -77,9 +80,15 @@ def twin(model: Path, out: Path, options: str, **permissions: bool) -> tuple[Pat
     return out / "twin", report
 
 
-def requests(count: int = 64) -> list[dict[str, np.ndarray]]:
+def row_counts() -> list[int]:
+    counts = [1 + i % 3 for i in range(REQUESTS)]
+    assert sum(counts) % ALLOWED[-1] == 0
+    return counts
+
+
+def requests() -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(11)
-    return [{"x": rng.uniform(-1, 1, (1 + i % 3, 8)).astype(np.float32)} for i in range(count)]
+    return [{"x": rng.uniform(-1, 1, (rows, 8)).astype(np.float32)} for rows in row_counts()]
 
 
 def at_once(model: LoadedModel, calls: list[tuple[str, Mapping[str, np.ndarray]]]) -> list[dict[str, np.ndarray]]:
@@ -94,10 +103,6 @@ def at_once(model: LoadedModel, calls: list[tuple[str, Mapping[str, np.ndarray]]
         return list(pool.map(one, calls))
 
 
-def padded(rows: int) -> int:
-    return next(size for size in ALLOWED if size >= rows)
-
-
 def check_concurrent(original: Path, batched: Path, loader: Loader, counter: str = "batch_size") -> None:
     given = requests()
     with open_model(original, loader) as model:
@@ -106,10 +111,7 @@ def check_concurrent(original: Path, batched: Path, loader: Loader, counter: str
         answers = at_once(model, [("serving_default", each) for each in given])
     for answer, want in zip(answers, expected, strict=True):
         assert_same(answer["y"], want["y"], rtol=1e-6)
-    sizes = {int(size) for answer in answers for size in answer[counter]}
-    assert sizes <= set(ALLOWED)
-    merged = [a for a, g in zip(answers, given, strict=True) if int(a[counter][0]) > padded(len(g["x"]))]
-    assert merged, f"no two requests shared a batch, sizes {sizes}"
+    assert {int(size) for answer in answers for size in answer[counter]} == {ALLOWED[-1]}
 
 
 @pytest.mark.parametrize("loader", LOADERS)
@@ -129,7 +131,7 @@ def test_updated_batching_options_hold(loader: Loader, counted: Path, tmp_path: 
     update = f"batch_options {{ {OPTIONS} }} disable_default_optimizations: true"
     batched, report = twin(tmp_path / "first", tmp_path / "second", update)
     assert [c.what for c in report.passes[0].result.changes] == [
-        'batching op "BatchFunction": num_batch_threads 1 -> 2, batch_timeout_micros 0 -> 20000, '
+        f'batching op "BatchFunction": num_batch_threads 1 -> 2, batch_timeout_micros 0 -> {TIMEOUT}, '
         "max_enqueued_batches 10 -> 200, allowed_batch_sizes [4] -> [3, 6, 12], max_batch_size 4 -> 12"
     ]
     check_concurrent(counted, batched, loader)
@@ -181,7 +183,7 @@ def test_an_update_adds_batching_to_the_tpu_functions_that_lack_it(
     details = report.passes[0].result.details["batched"]
     assert {(b["name"], b["what"]) for b in details} == {("tpu_func_1", "batching op"), ("tpu_func_2", "TPU function")}
     assert all(b["options"]["allowed_batch_sizes"] == list(ALLOWED) for b in details)
-    given = [model.make_inputs("serving_default", 1 + i % 3) for i in range(64)]
+    given = [model.make_inputs("serving_default", rows) for rows in row_counts()]
     with open_model(source, loader) as original, open_model(batched, loader) as served:
         expected = [original.run("serving_default", each) for each in given]
         answers = at_once(served, [("serving_default", each) for each in given])

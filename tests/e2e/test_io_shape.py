@@ -81,7 +81,7 @@ def eligible(shape: list[int | None]) -> bool:
     return len(shape) >= 2 and None not in shape[1:] and 0 not in shape
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(SHAPES, st.sampled_from(DTYPES)), min_size=1, max_size=4))
 def test_whatever_the_shapes_the_answer_is_kept_or_the_tensor_is_skipped_with_a_reason(
     tensors: list[tuple[list[int | None], str]],
