@@ -28,12 +28,15 @@ class Region:
 
     Attributes:
       scopes: functions -> whether they run on the TPU.
+      on_both: functions of `scopes` that run on the CPU as well and are to be converted there too; none are left once
+        the TPU code has copies of its own.
       observed: functions around them, through which values come.
       entries: calls that lead into converted code.
       fixed: functions of `scopes` whose arguments and results stay float32.
     """
 
     scopes: dict[str, bool] = field(default_factory=dict)
+    on_both: list[str] = field(default_factory=list)
     observed: list[str] = field(default_factory=list)
     entries: list[NodeDef] = field(default_factory=list)
     fixed: list[str] = field(default_factory=list)
@@ -49,6 +52,7 @@ def find_region(model: Model, scope: ConversionScope, result: PassResult) -> Reg
     graph = calls.call_graph(model)
     on_tpu = _followed(model, list(dict.fromkeys(c.attr["f"].func.name for c in entries)))
     scopes = dict.fromkeys(on_tpu, True)
+    on_both: list[str] = []
     if scope is ConversionScope.ALL:
         tpu_code = set(tpu.tpu_scopes(model))
         roots = _signature_calls(model)
@@ -56,15 +60,16 @@ def find_region(model: Model, scope: ConversionScope, result: PassResult) -> Reg
             if DONE_ATTR in node.attr:
                 result.skipped(node.name, "computes in bfloat16 already")
         roots = [n for n in roots if DONE_ATTR not in n.attr]
-        called = [f for node in roots for f in calls.called_functions(node, model)]
-        for name in _followed(model, called, through_tpu=False):
-            if name not in tpu_code:
-                scopes.setdefault(name, False)
+        called = [f for n in roots if n.op != tpu.TPU_CALL for f in calls.called_functions(n, model)]
+        served = _followed(model, called, through_tpu=False)
+        on_both = [name for name in served if name in scopes]
+        scopes |= dict.fromkeys((name for name in served if name not in tpu_code), False)
         entries += roots
     visible = _batched(model).union(model.object_graph.concrete_functions)
-    fixed = [name for name, is_tpu in scopes.items() if not is_tpu and name in visible]
+    on_cpu = [name for name, is_tpu in scopes.items() if not is_tpu] + on_both
+    fixed = [name for name in on_cpu if name in visible]
     observed = [n for n in calls.callers_of(graph, scopes) if n not in scopes]
-    return Region(scopes, observed, entries, fixed)
+    return Region(scopes, on_both, observed, entries, fixed)
 
 
 def is_entry(node: NodeDef) -> bool:
@@ -125,6 +130,7 @@ def copy_shared(model: Model, region: Region, result: PassResult) -> Region:
     for name, copy in copies.items():
         result.changed(name, f"copied to {copy}, because other code uses it as well")
     scopes = {copies.get(name, name): is_tpu for name, is_tpu in region.scopes.items()}
+    scopes |= dict.fromkeys(region.on_both, False)  # all of these are shared: the CPU refers to them
     for name, is_tpu in scopes.items():
         if is_tpu:
             for node in model.functions[name].node_def:
@@ -133,7 +139,7 @@ def copy_shared(model: Model, region: Region, result: PassResult) -> Region:
         if entry.op == tpu.TPU_CALL:
             calls.rename_callees(entry, copies)
     observed = [n for n in calls.callers_of(calls.call_graph(model), scopes) if n not in scopes]
-    return Region(scopes, observed, region.entries, region.fixed)
+    return Region(scopes, [], observed, region.entries, region.fixed)
 
 
 def refuse_existing_bfloat16(model: Model, region: Region) -> None:

@@ -10,6 +10,7 @@ from tensorflow.core.framework import types_pb2
 from converter import calls
 from converter.bfloat16_filter import OpFilter
 from converter.model import Model
+from converter.options import Scope as ConversionScope
 from converter.retype import NodeKey, Retyping
 from converter.type_graph import TypeGraph
 from converter.variable_uses import UseKind
@@ -86,7 +87,9 @@ def _reason(variable: Variable, op_filter: OpFilter, types: TypeGraph) -> str | 
     return None
 
 
-def warnings_of_cpu_readers(model: Model, variables: Sequence[Variable], types: TypeGraph) -> list[str]:
+def warnings_of_cpu_readers(
+    model: Model, variables: Sequence[Variable], types: TypeGraph, scope: ConversionScope
+) -> list[str]:
     """Says which signatures cost the saving: a variable that they read on the CPU stays float32 on the TPU too."""
     held: list[Variable] = []
     scopes: set[str] = set()
@@ -103,8 +106,14 @@ def warnings_of_cpu_readers(model: Model, variables: Sequence[Variable], types: 
     keys = [key for key, name in functions.items() if name and scopes.intersection(calls.reachable(graph, [name]))]
     named = f" for the signature{'s' if len(keys) > 1 else ''} " + ", ".join(f'"{key}"' for key in keys) if keys else ""
     size = sum(v.size_bytes for v in held)
+    if scope is ConversionScope.TPU:
+        remedy = "To halve them, put what reads them there on the TPU as well: add it to tpu_functions."
+    else:
+        remedy = (
+            f"Scope ALL does not convert what reads them there: {', '.join(sorted(scopes))}. It converts the functions "
+            "that calls, branches and loops lead to."
+        )
     return [
         f"The CPU reads variables of the TPU too{named}, so these stay float32: {len(held)} of them with {size:,} "
-        f"bytes, for example {held[0].name}. To halve them, put what reads them there on the TPU as well: add it to "
-        "tpu_functions."
+        f"bytes, for example {held[0].name}. {remedy}"
     ]

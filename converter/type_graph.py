@@ -20,7 +20,7 @@ from converter import calls, graph_edit, ops, tpu
 from converter.bfloat16_filter import USER_REASON, OpFilter, needs_exact_values
 from converter.model import MAIN_GRAPH, FunctionDef, Model, NodeDef, Scope
 from converter.normalization import NORMALIZATION, normalization_nodes
-from converter.type_places import Edge, NodePlaces, Places, Site, Tensor, makes_list
+from converter.type_places import Edge, NodePlaces, Places, Site, Tensor, makes_list, named_tensor
 from converter.value_kinds import Kind, KindFlow
 from converter.variable_uses import value_attr
 
@@ -187,7 +187,7 @@ class TypeGraph:
         if tensor is not None:
             self._kinds.add_flow(tensor.vertex, vertex)
         else:
-            self._kinds.add_floor(vertex, Kind.DATA if self.converts(edge.scope.name) else Kind.GIVEN)
+            self._kinds.add_floor(vertex, self._unknown_kind(edge.scope))
         ends = (edge.node, None if tensor is None else tensor.node)
         if any(end is not None and end.op in ops.TPU_MARKERS for end in ends):
             # Nothing may stand between a marker and its neighbours.
@@ -238,6 +238,9 @@ class TypeGraph:
         self._restrict(scope, node, definition, own, [*taken, *given])
         if own.is_list:
             return
+        if node.op == tpu.BATCH_CALL:
+            self._flow_through(scope, node, in_places, out_places)
+            return
         self._kinds.add_node(scope, node, own.vertex, float_in, float_out, scope.name in self._scopes)
         takes_only = len(set(float_in)) == 1 and not float_out and float_in[0] in self.sites
         if takes_only and node.op != "Cast" and value_attr(node) is None:
@@ -255,6 +258,7 @@ class TypeGraph:
             # A loop's condition takes what its body takes, but gives something else.
             if node.op not in ops.LOOPS or name == node.attr["body"].func.name:
                 self._join_all(out_places, self._results.get(name), name)
+                self._receive(scope, name, out_places)
         if node.op in ops.LOOPS and names[0] in self._arguments:
             self._join_all(self._arguments[names[0]], self._results[names[0]], names[0])
         own = [p for p in (*in_places, *out_places) if p is not None]
@@ -272,6 +276,26 @@ class TypeGraph:
         reason = f'is passed to or from "{function}", which stays as it is'
         for a, b in zip(own, theirs if theirs is not None else [None] * len(own), strict=False):
             self._join(a, b, reason)
+
+    def _receive(self, scope: Scope, function: str, out_places: list[int | None]) -> None:
+        """What a call gets from a function that is not looked into may be made of anything."""
+        if function not in self._results:
+            for place in out_places:
+                if place is not None:
+                    self._kinds.add_floor(place, self._unknown_kind(scope))
+
+    def _flow_through(
+        self, scope: Scope, node: NodeDef, in_places: list[int | None], out_places: list[int | None]
+    ) -> None:
+        """Values pass a BatchFunction as they do any call, though its types and those of its function stay."""
+        for name in calls.called_functions(node, self.model):
+            self._called.add(name)
+            self._kinds.add_flows(in_places, self._arguments.get(name, ()))
+            self._kinds.add_flows(self._results.get(name, ()), out_places)
+            self._receive(scope, name, out_places)
+
+    def _unknown_kind(self, scope: Scope) -> Kind:
+        return Kind.DATA if self.converts(scope.name) else Kind.GIVEN
 
     def _changes(self, scope: Scope, node: NodeDef) -> bool:
         return scope.name in self._scopes or (node.op == tpu.TPU_CALL and self._changes_call(node))
@@ -342,16 +366,30 @@ class TypeGraph:
             self.pins.setdefault(root, "becomes whole numbers or a spectrum in the end")
 
     def _add_argument_kinds(self, function: FunctionDef) -> None:
-        """Arguments that callers outside of these scopes may set can be anything, but for captured constants."""
+        """Arguments that callers outside of these scopes may set can be anything, but for what is bound to them."""
         name = function.signature.name
         objects = self.model.object_graph
         if name in self._called and name not in objects.concrete_functions:
             return
         captures = self.model.captures_of(name)
         for i, place in enumerate(self._arguments[name]):
-            constant = i in captures and objects.nodes[captures[i]].WhichOneof("kind") == "constant"
-            if place is not None and not constant:
+            if place is None:
+                continue
+            bound = objects.nodes[captures[i]] if i in captures else None
+            if bound is not None and bound.WhichOneof("kind") == "captured_tensor":
+                self._add_captured(bound.captured_tensor, place)
+            elif bound is None or bound.WhichOneof("kind") != "constant":
                 self._kinds.add_floor(place, Kind.GIVEN)
+
+    def _add_captured(self, captured: Any, place: int) -> None:
+        """An argument that is bound to a tensor inside of a function."""
+        tensor = named_tensor(self.tensors.get(captured.concrete_function, {}).values(), captured.name)
+        function = self.model.functions.get(captured.concrete_function)
+        nodes = () if function is None else function.node_def
+        if tensor is not None:
+            self._kinds.add_flow(tensor.vertex, place)
+        elif not any(n.op == "Const" and n.name == graph_edit.producer_of(captured.name) for n in nodes):
+            self._kinds.add_floor(place, Kind.GIVEN)
 
 
 def follows_calls(node: NodeDef, model: Model) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +154,17 @@ class NodePlaces:
     def float_attrs(self) -> set[str]:
         """Attributes that hold float32."""
         return {attr for (attr, _), place in self._made.items() if place in self._places.sites}
+
+
+def named_tensor(tensors: Iterable[Tensor], name: str) -> Tensor | None:
+    """The one of a function's tensors that the object graph calls `name`, which it spells as in a graph: "node:0"."""
+    producer, _, position = name.partition(":")
+    number = int(position.rpartition(":")[2] or 0)
+    for tensor in tensors:
+        made_by = tensor.ref if tensor.node is None else tensor.node.name
+        if made_by == producer and tensor.number == number:
+            return tensor
+    return None
 
 
 def makes_list(node: Any) -> bool:

@@ -54,6 +54,10 @@ class KindFlow:
         """What `source` is made of, `target` is made of as well."""
         self._flows.append((source, target))
 
+    def add_flows(self, sources: Iterable[int | None], targets: Iterable[int | None]) -> None:
+        """The same for each pair of two that are vertices; either may have more than the other."""
+        self._flows += [(s, t) for s, t in zip(sources, targets, strict=False) if s is not None and t is not None]
+
     def add_node(
         self, scope: Scope, node: NodeDef, own: int, taken: Collection[int], given: Collection[int], inside: bool
     ) -> None:

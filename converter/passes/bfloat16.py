@@ -31,7 +31,8 @@ class BFloat16:
              F_body(x: bfloat16, v: bfloat16)   { MatMul[bfloat16](x, ReadVariableOp[bfloat16](v)) }
 
     1. Converted are all functions that TPU calls reach; with scope ALL, all functions that signatures reach. Of a
-       function that is reached from elsewhere too, the converted code gets a copy.
+       function that other code reaches too, the TPU code gets a copy, since kernels differ; with scope ALL both are
+       converted.
     2. Every type attribute in them that is float32 becomes bfloat16, with the exceptions and in the order that `retype`
        documents. Ops that stay float32: `bfloat16_filter`.
     3. Variables that only bfloat16 computation reads, of all that the signatures reach, are stored as bfloat16.
@@ -64,7 +65,7 @@ class BFloat16:
         choice = find_candidates(variables, op_filter, types)
         retyping = Retyping(types, set(reads(choice.candidates)))
         choice.restrict(retyping)
-        result.warnings += warnings_of_cpu_readers(model, variables, types)
+        result.warnings += warnings_of_cpu_readers(model, variables, types, self.scope)
         stored = store_as_bfloat16(model, choice.candidates, list(region.scopes), index)
         retyping.settle_variables(set(reads(stored)))
         rewritten = rewrite(model, types, retyping)
