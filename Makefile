@@ -7,7 +7,7 @@ MODEL = mobilenet_v2_alias
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint mutants clean
 
 demo: $(VENV)/.installed
 	rm -rf $(DEMO)
@@ -23,6 +23,10 @@ test: lint
 # docs/testing.md.
 test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# make mutants MODULES="captures passes/batch": small breaks of these modules (all, without MODULES) that no test sees.
+mutants: $(VENV)/.installed
+	$(BIN)/python tests/mutation $(MODULES) $(MUTANTS_FLAGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Mutation testing of the converter: python tests/mutation --help."""
