@@ -32,6 +32,7 @@ from operators import Mutant, find_mutants, sample
 from reach import Cache, Reach, Recorder, digest
 
 HERE = Path(__file__).parent
+EQUIVALENT = HERE / "equivalent.txt"
 MEMORY_LIMIT = 6 << 30  # a loop that never ends must not take the machine with it
 STATES = ("killed", "timeout", "survived", "unreached", "equivalent")
 
@@ -147,7 +148,8 @@ class Runner:
         self._forge = Forge(root, cache)
         self._budget = budget
         self._patience = patience
-        self.test_files = sorted((root / "tests").rglob("test_*.py"))
+        files = sorted((root / "tests").rglob("test_*.py"))
+        self.test_files = [f for f in files if f.name != "test_mutation.py"]  # that one would start this program again
 
     def reach(self, test_file: Path, module: str) -> Reach:
         """What the tests of the file run, traced if it is not known."""
@@ -261,7 +263,7 @@ def main() -> None:
     root = options.root.resolve()
     os.chdir(root)
     sys.path.insert(0, str(root))
-    equivalent = read_equivalent(root / "tests" / "mutation" / "equivalent.txt")
+    equivalent = read_equivalent(root / "tests" / "mutation" / "equivalent.txt") | read_equivalent(EQUIVALENT)
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND="tensorflow")
     if not options.list:
         import hypothesis  # noqa: F401

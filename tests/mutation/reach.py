@@ -78,7 +78,8 @@ class Cache:
     def __init__(self, folder: Path, root: Path) -> None:
         self._folder = folder
         self._root = root
-        self._support = digest(*sorted(p for p in (root / "tests").rglob("*.py") if not p.name.startswith("test_")))
+        support = [p for p in sorted((root / "tests").rglob("*.py")) if not p.name.startswith("test_")]
+        self._support = digest(*(p for p in support if p.parent.name != "mutation"))
 
     def read(self, test_file: Path, module: str) -> Reach | None:
         """What is known of the test file, unless its tests or the module (if they run it) have changed since."""
