@@ -1,13 +1,16 @@
 """Options -> ordered passes, and how they are run."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
 from converter.errors import ConversionError, InternalError, OptionsError
 from converter.model import Model
-from converter.options import FunctionKind, FunctionRef, XlaShardingOptions, parse_options
+from converter.options import FunctionKind, FunctionRef, Scope, XlaShardingOptions, parse_options
 from converter.pass_result import PassResult
+from converter.passes.batch import Batch
+from converter.passes.bfloat16 import BFloat16
 from converter.passes.place_on_tpu import PlaceOnTpu
 from converter.pipeline import Permissions, build_passes, run_passes
 from tests.harness import parse_model
@@ -29,6 +32,25 @@ def test_all_passes_run_in_the_order_in_which_each_finds_what_it_needs() -> None
     options = parse_options('tpu_functions { function_alias: "f" } batch_options { max_batch_size: 8 }')
     names = [p.name for p in build_passes(options, Permissions())]
     assert names == ["place_on_tpu", "batch", "bfloat16", "io_shape"]
+
+
+def test_each_pass_is_made_with_its_own_options_and_permission() -> None:
+    batching = parse_options("batch_options { max_batch_size: 8 } disable_default_optimizations: true")
+    how = batching.batch_options
+    assert build_passes(batching, Permissions()) == [Batch(how, False)]
+    assert build_passes(batching, Permissions(incompatible=True)) == [Batch(how, False)]
+    assert build_passes(batching, Permissions(batching_violations=True)) == [Batch(how, True)]
+    both = parse_options(
+        ALIAS + 'bfloat16_optimization: ENABLED bfloat16_optimization_options { filterlist: "Softmax" scope: ALL '
+        "skip_safety_checks: true }"
+    )
+    assert both.bfloat16 is not None
+    assert build_passes(both, Permissions(batching_violations=True)) == [
+        PlaceOnTpu((FunctionRef(FunctionKind.FUNCTION_ALIAS, "f"),)),
+        BFloat16(both.bfloat16.scope, True, both.bfloat16.filterlist),
+    ]
+    assert (both.bfloat16.scope, set(both.bfloat16.filterlist)) == (Scope.ALL, {"Softmax"})
+    assert build_passes(parse_options("disable_default_optimizations: true"), Permissions()) == []
 
 
 def test_sharding_without_functions_on_the_tpu_is_refused() -> None:
@@ -68,14 +90,21 @@ class Fail:
         raise self.error
 
 
-def test_passes_run_in_order_and_are_timed() -> None:
+def test_passes_run_in_order_and_are_timed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("converter.pipeline.time", SimpleNamespace(monotonic=iter([1.0, 1.25, 5.0, 7.0]).__next__))
     model = parse_model("@F() -> () { return }")
     seen = []
-    reports = run_passes(model, [Rename("_a"), Rename("_b")], lambda m: seen.append(m.graph_def.library.function[0]))
+    with caplog.at_level("INFO", logger="absl"):
+        reports = run_passes(
+            model, [Rename("_a"), Rename("_b")], lambda m: seen.append(m.graph_def.library.function[0].signature.name)
+        )
     assert [r.name for r in reports] == ["_a", "_b"]
     assert [c.where for r in reports for c in r.result.changes] == ["F_a", "F_a_b"]
-    assert all(r.seconds >= 0 for r in reports)
-    assert len(seen) == 2
+    assert [r.seconds for r in reports] == [0.25, 2.0]
+    assert seen == ["F_a", "F_a_b"]
+    assert [r.getMessage() for r in caplog.records] == ["_a: 1 changes, 0 skips", "_b: 1 changes, 0 skips"]
 
 
 @pytest.mark.parametrize("error", [ConversionError("mend it"), OptionsError("rewrite it"), InternalError("our fault")])

@@ -6,7 +6,7 @@ import pytest
 
 from converter.errors import ConversionError
 from converter.options import FunctionKind, FunctionRef
-from converter.resolve import resolve, resolve_all
+from converter.resolve import resolve, resolve_all, same_signatures
 from tests.harness import parse_model
 
 MODEL = """
@@ -175,3 +175,51 @@ def test_jit_compile_asks_nothing_of_what_is_on_the_tpu_already() -> None:
     main { x = Placeholder() {dtype: float32}; y = stub(x); z = compiled(x) }
     """
     assert resolve(parse_model(text), JIT) == []
+
+
+WRAPPERS = """
+signature "serve" x=x:0 -> y=a:0
+signature "serving_default" x=x:0 -> y=b:0
+signature "again" x=x:0 -> y=a:0
+signature "nodes" x=x:0 -> z=z:0
+object signatures.serve = bare @serve
+object signatures.serving_default = bare @default
+object signatures.again = bare @serve
+object v = variable float32<4>
+object w = variable float32<4>
+object functions = function @serve(v), @default(v), @other(w)
+main { x = Placeholder() {dtype: float32}; z = Neg(x) {T: float32} }
+@serve(x: float32, v: resource) -> (y: float32) { r = ReadVariableOp(v) {dtype: float32}; return r:value:0 }
+@default(x: float32, v: resource) -> (y: float32) { r = ReadVariableOp(v) {dtype: float32}; return r:value:0 }
+@other(x: float32, v: resource) -> (y: float32) { r = ReadVariableOp(v) {dtype: float32}; return r:value:0 }
+"""
+DEFAULT = "@default(x: float32, v: resource) -> (y: float32) { r = ReadVariableOp(v) {dtype: float32}; return"
+
+
+def same_as(text: str, reference: FunctionRef) -> list[tuple[str, str]]:
+    model = parse_model(text)
+    (resolved,) = resolve(model, reference)
+    return [(f.given, f.function) for f in same_signatures(model, resolved)]
+
+
+def test_a_signature_is_told_its_equals_and_no_other_kind_of_name_is() -> None:
+    assert same_as(WRAPPERS, signature("serve")) == [("serving_default", "default")]
+    assert same_as(WRAPPERS, signature("serving_default")) == [("again", "serve"), ("serve", "serve")]
+    assert same_as(WRAPPERS, concrete("serve")) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("@default(v)", "@default(w)"),
+        ("@default(v), ", ""),
+        (DEFAULT, DEFAULT.replace("x: float32", "z: float32")),
+        (DEFAULT, DEFAULT.replace("x: float32", "x: int32")),
+        (DEFAULT, DEFAULT.replace("y: float32", "z: float32")),
+        (DEFAULT, DEFAULT.replace("return", "i = Identity(x) {T: float32}; return")),
+        (DEFAULT + " r:value:0", DEFAULT + " x"),
+    ],
+)
+def test_signatures_that_differ_in_anything_but_their_name_are_not_the_same(old: str, new: str) -> None:
+    assert WRAPPERS.count(old) == 1
+    assert same_as(WRAPPERS.replace(old, new), signature("serve")) == []

@@ -65,6 +65,10 @@ def test_what_the_runtime_takes(options: XlaShardingOptions) -> None:
             r"^The device_coordinates .* name the core \[0, 1, 0, 0\] twice\.$",
         ),
         (
+            XlaShardingOptions(2, (), topology(devices=(*SECOND, *FIRST, *SECOND))),
+            r"^The device_coordinates .* name the core \[0, 1, 0, 0\] twice\.$",
+        ),
+        (
             XlaShardingOptions(2, (*FIRST, 0, 0, 0, 1), topology()),
             r"^The device_assignment .* name \[0, 0, 0, 1\], which lies outside the mesh \[1, 2, 1, 1\]; each",
         ),

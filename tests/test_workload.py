@@ -116,3 +116,26 @@ def test_deeply_nested_functions_are_counted_once_for_each_shape() -> None:
     model = parse_model(functions)
     assert calls.call_graph(model)["f0"] == ["f1"]
     assert function_workloads(model, ["f0"])["f0"].flops == 4 * 2**12
+
+
+def test_a_function_that_calls_itself_is_counted_once() -> None:
+    functions = """
+    @again(x: float32 {_output_shapes: [<?,4>]}) -> (y: float32) {
+      n = Neg(x) {T: float32}
+      a = PartitionedCall(n:y:0) {f: @again, Tin: [float32], Tout: [float32]}
+      return a:output:0
+    }
+    """
+    # One row of Neg; the call within the call adds nothing.
+    assert function_workloads(parse_model(functions), ["again"]) == {"again": Work(4, 32)}
+
+
+def test_a_function_that_an_op_calls_in_a_way_of_its_own_counts_for_the_shapes_that_it_declares() -> None:
+    functions = """
+    @over(d: variant) -> (y: variant) {
+      m = MapDataset(d) {f: @each, Targuments: [], output_types: [float32], output_shapes: [<2,4>]}
+      return m:handle:0
+    }
+    @each(x: float32 {_output_shapes: [<2,4>]}) -> (y: float32) { n = Neg(x) {T: float32}; return n:y:0 }
+    """
+    assert function_workloads(parse_model(functions), ["over"])["over"] == Work(8, 64)
