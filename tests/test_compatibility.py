@@ -69,10 +69,6 @@ def test_a_recursive_function_is_no_problem() -> None:
     assert problems("@F(v: resource) -> (y: float32) { y = F(v); return y:y:0 }") == []
 
 
-@pytest.mark.parametrize(
-    ("recorded", "name"),
-    [('{_user_specified_name: "words"}', "words"), ('{_user_specified_name: "17"}', "arg"), ("", "arg")],
-)
 def test_a_function_is_looked_through_once_however_many_variables_it_has() -> None:
     """One scan for each argument would take minutes where a model has thousands of variables."""
     names = [f"v{i}" for i in range(400)]
@@ -111,6 +107,10 @@ def test_of_several_foreign_uses_the_first_on_the_way_is_named() -> None:
     assert "used by op LookupTableInsertV2" in problem
 
 
+@pytest.mark.parametrize(
+    ("recorded", "name"),
+    [('{_user_specified_name: "words"}', "words"), ('{_user_specified_name: "17"}', "arg"), ("", "arg")],
+)
 def test_an_argument_has_the_name_that_its_user_gave(recorded: str, name: str) -> None:
     assert problems(f"@F(arg: string {recorded}) -> (y: int32) {{ return x }}") == [
         f'argument "{name}" is a string tensor'
