@@ -1,6 +1,7 @@
 """Computes in bfloat16: each test is one rule, as a small TPU function before and after."""
 
 import re
+from collections.abc import Sequence
 
 import pytest
 from tensorflow.core.framework import types_pb2
@@ -65,14 +66,11 @@ def check(
     each: BFloat16 | None = None,
     x: str = "bfloat16",
     y: str = "bfloat16",
-    skips: list[str] | None = None,
+    skips: Sequence[str] = (),
 ) -> PassResult:
-    """Fails unless the body of the TPU function becomes `after`; `skips` None is no check of these."""
-    each = each or BFloat16()
-    before = tpu_model(before, functions)
-    if skips is None:
-        skips = [f"{s.where}: {s.reason}" for s in each.apply(parse_model(before)).skips]
-    return assert_pass(each, before, converted(after, functions_after, x, y), skips=skips)
+    """Fails unless the body of the TPU function becomes `after`, and these are the skips."""
+    after = converted(after, functions_after, x, y)
+    return assert_pass(each or BFloat16(), tpu_model(before, functions), after, skips=skips)
 
 
 # --- the boundary -----------------------------------------------------------------------------------------------
@@ -217,6 +215,10 @@ def test_a_cast_of_a_cast_casts_the_original() -> None:
         c/bfloat16 = Cast(c:q:0) {SrcT: float32, DstT: bfloat16}
         return e:z:0
         """,
+        skips=[
+            "Cast: stays float32: is needed as float32",
+            "Qr: stays float32: is on the list of ops that need float32",
+        ],
     )
 
 
@@ -244,6 +246,12 @@ def test_ops_that_only_move_values_follow_what_is_around_them() -> None:
         return f:output:0
         """,
         y="float32",
+        skips=[
+            "ExpandDims: stays float32: moves values that stay float32",
+            "Qr: 2 of them stay float32: is on the list of ops that need float32",
+            "Reshape: stays float32: moves values that stay float32",
+            "Shape: stays float32: moves values that stay float32",
+        ],
     )
 
 
@@ -289,6 +297,10 @@ def test_a_constant_that_is_needed_as_float32_too_is_cast() -> None:
         q/bfloat16 = Cast(q:r:0) {SrcT: float32, DstT: bfloat16}
         return b:z:0
         """,
+        skips=[
+            "Const: stays float32: is needed as float32",
+            "Qr: stays float32: is on the list of ops that need float32",
+        ],
     )
 
 
@@ -317,6 +329,12 @@ def test_the_lowest_float32_of_a_mask_does_not_become_infinite() -> None:
         return b:z:0
         """,
         x="float32",
+        skips=[
+            "Cast: stays float32: casts a value that stays float32",
+            "Cast: stays float32: is needed as float32",
+            "Const: stays float32: is needed as float32",
+            "Mul: stays float32: computes with integers (positions, lengths, masks) or random numbers",
+        ],
     )
 
 
@@ -372,6 +390,11 @@ def test_a_product_that_sums_nothing_up_is_part_of_a_chain_from_integers() -> No
         e/bfloat16 = Cast(e:output:0) {SrcT: float32, DstT: bfloat16}
         return a:z:0
         """,
+        skips=[
+            "Cast: stays float32: is needed as float32",
+            "Const: stays float32: is needed as float32",
+            "Einsum: stays float32: computes with integers (positions, lengths, masks) or random numbers",
+        ],
     )
 
 
@@ -463,6 +486,10 @@ def test_functions_of_ops_that_fix_their_types_stay_float32() -> None:
         reducer,
         reducer,
         y="float32",
+        skips=[
+            "Const: stays float32: is needed as float32",
+            "XlaReduce: stays float32: is on the list of ops that need float32",
+        ],
     )
 
 
@@ -530,6 +557,13 @@ def test_ops_without_bfloat16_or_without_kernel_say_so() -> None:
         return f:z:0
         """,
         y="float32",
+        skips=[
+            "AdjustContrastv2: stays float32: is not defined for bfloat16 (attribute T)",
+            "Betainc: stays float32: is not defined for bfloat16 (attribute T)",
+            "Complex: stays float32: is not defined for bfloat16 (attribute T)",
+            "ComplexAbs: stays float32: is not defined for bfloat16 (attribute Tout)",
+            "Const: stays float32: is needed as float32",
+        ],
     )
     assert set(result.details["kept_ops"]["Complex"]) == {"is not defined for bfloat16 (attribute T)"}
     assert set(result.details["kept_ops"]["AdjustContrastv2"]) == {"is not defined for bfloat16 (attribute T)"}
@@ -573,6 +607,16 @@ def test_normalizations_stay_float32_as_a_whole() -> None:
         shifted/bfloat16 = Cast(shifted:z:0) {SrcT: float32, DstT: bfloat16}
         return residual:z:0
         """,
+        skips=[
+            "AddV2: 2 of them stay float32: is part of a normalization",
+            "Const: 2 of them stay float32: is needed as float32",
+            "Mean: 2 of them stay float32: is part of a normalization",
+            "Mul: stays float32: is part of a normalization",
+            "Rsqrt: stays float32: is part of a normalization",
+            "SquaredDifference: stays float32: is part of a normalization",
+            "StopGradient: stays float32: moves values that stay float32",
+            "Sub: stays float32: is part of a normalization",
+        ],
     )
 
 
@@ -660,6 +704,11 @@ def test_a_difference_of_two_sums_stays_float32_wherever_it_is() -> None:
         d/bfloat16 = Cast(d:z:0) {SrcT: float32, DstT: bfloat16}
         return e:y:0
         """,
+        skips=[
+            "Square: 2 of them stay float32: is part of a normalization",
+            "Sub: stays float32: is part of a normalization",
+            "Sum: 2 of them stay float32: is part of a normalization",
+        ],
     )
 
 
@@ -691,6 +740,13 @@ def test_what_is_normalized_by_constants_crosses_as_float32() -> None:
         return w:y:0
         """,
         x="float32",
+        skips=[
+            "Const: 3 of them stay float32: is needed as float32",
+            "Maximum: stays float32: is part of a normalization",
+            "RealDiv: stays float32: is part of a normalization",
+            "Sqrt: stays float32: is part of a normalization",
+            "Sub: stays float32: is part of a normalization",
+        ],
     )
 
 
@@ -712,6 +768,13 @@ def test_what_is_normalized_where_it_enters_crosses_as_float32() -> None:
         return w:y:0
         """,
         x="float32",
+        skips=[
+            "Mean: 2 of them stay float32: is part of a normalization",
+            "Mul: stays float32: is part of a normalization",
+            "Rsqrt: stays float32: is part of a normalization",
+            "SquaredDifference: stays float32: is part of a normalization",
+            "Sub: stays float32: is part of a normalization",
+        ],
     )
 
 
@@ -798,6 +861,7 @@ def test_a_root_of_constants_that_scales_without_a_mean_is_no_normalization() ->
         root/bfloat16 = Cast(root:y:0) {SrcT: float32, DstT: bfloat16}
         return scores:z:0
         """,
+        skips=["Const: stays float32: is needed as float32", "Sqrt: stays float32: computes with constants only"],
     )
 
 
@@ -823,6 +887,7 @@ def test_what_is_cast_to_integers_crosses_as_float32_and_is_rounded_for_the_othe
         return b:z:0
         """,
         x="float32",
+        skips=["Cast: stays float32: casts a value that stays float32"],
     )
 
 
@@ -849,6 +914,11 @@ def test_ops_on_the_way_to_integers_stay_float32_if_nothing_has_rounded_their_va
         return m:product:0, ^ids, ^rounded
         """,
         x="float32",
+        skips=[
+            "Cast: stays float32: casts a value that stays float32",
+            "Const: stays float32: becomes whole numbers or a spectrum in the end",
+            "Mul: stays float32: becomes whole numbers or a spectrum in the end",
+        ],
     )
     assert set(result.details["kept_ops"]["Mul"]) == {"becomes whole numbers or a spectrum in the end"}
 
@@ -870,6 +940,12 @@ def test_what_becomes_a_spectrum_is_not_rounded_before() -> None:
         return l:y:0
         """,
         x="float32",
+        skips=[
+            "ComplexAbs: stays float32: is not defined for bfloat16 (attribute Tout)",
+            "Const: stays float32: becomes whole numbers or a spectrum in the end",
+            "Mul: stays float32: becomes whole numbers or a spectrum in the end",
+            "RFFT: stays float32: is on the list of ops that need float32",
+        ],
     )
 
 
@@ -886,6 +962,7 @@ def test_edges_that_values_are_compared_with_are_not_rounded(op: str) -> None:
         + "a = Tanh(x/bfloat16:y:0) {T: bfloat16}; x/bfloat16 = Cast(x) {SrcT: float32, DstT: bfloat16}; "
         + tail.format("a"),
         x="float32",
+        skips=["Const: stays float32: is needed as float32", f"{op}: stays float32: compares values with edges"],
     )
 
 
@@ -903,6 +980,7 @@ def test_an_argument_of_an_op_in_the_filterlist_is_not_rounded_for_others() -> N
         """,
         each=BFloat16(filterlist=("MatMul",)),
         x="float32",
+        skips=["MatMul: stays float32: is in the filterlist"],
     )
 
 
@@ -926,6 +1004,11 @@ def test_random_numbers_are_drawn_and_used_in_float32_until_they_meet_data() -> 
         n/bfloat16 = Cast(n:y:0) {SrcT: float32, DstT: bfloat16}
         return a:z:0
         """,
+        skips=[
+            "Log: stays float32: computes with integers (positions, lengths, masks) or random numbers",
+            "Neg: stays float32: computes with integers (positions, lengths, masks) or random numbers",
+            "RandomUniform: stays float32: draws random numbers, of which bfloat16 has few",
+        ],
     )
 
 
@@ -951,6 +1034,10 @@ def test_positions_counted_by_summing_up_ones_stay_float32() -> None:
         s/bfloat16 = Cast(s:y:0) {SrcT: float32, DstT: bfloat16}
         return b:z:0
         """,
+        skips=[
+            "Cumsum: stays float32: computes with constants only",
+            "Sin: stays float32: computes with constants only",
+        ],
     )
 
 
@@ -965,6 +1052,7 @@ def test_a_compiled_program_stays_float32_and_the_report_says_so() -> None:
         return m:output:0
         """,
         y="float32",
+        skips=["XlaCallModule: stays float32: holds a program compiled with float32 types"],
     )
     assert result.details["kept_ops"]["XlaCallModule"] == {"holds a program compiled with float32 types": 1}
 
@@ -1036,6 +1124,7 @@ def test_bfloat16_in_the_model_is_kept_if_the_check_is_skipped() -> None:
         """,
         each=BFloat16(skip_safety_checks=True),
         x="float32",
+        skips=["Cast: stays float32: casts a value that stays float32"],
     )
 
 
@@ -1148,4 +1237,10 @@ def test_times_from_float64_stay_exact_on_the_way_to_integers() -> None:
     check(
         f"{body} a = Tanh(x) {{T: float32}}; return a:y:0, ^days",
         f"{body} a = Tanh(x) {{T: bfloat16}}; return a:y:0, ^days",
+        skips=[
+            "Cast: stays float32: becomes whole numbers or a spectrum in the end",
+            "Cast: stays float32: casts a value that stays float32",
+            "Const: stays float32: becomes whole numbers or a spectrum in the end",
+            "RealDiv: stays float32: becomes whole numbers or a spectrum in the end",
+        ],
     )
