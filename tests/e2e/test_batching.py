@@ -32,7 +32,10 @@ COMPONENTS = {
 
 
 class Counted(tf.Module):
-    """A TPU function inside of a CPU function inside of two signatures; it tells each row the size of its batch."""
+    """A TPU function inside of a CPU function inside of two signatures; it tells each row the size of its batch.
+
+    No model that is served may do that, so it is batched against the converter's advice.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,9 +76,9 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def twin(model: Path, out: Path, options: str, **permissions: bool) -> tuple[Path, ConversionReport]:
-    """Converts a model and makes the CPU twin of the result."""
-    report = convert(model, out / "converted", options, **permissions)
+def twin(model: Path, out: Path, options: str) -> tuple[Path, ConversionReport]:
+    """Converts a model, whatever the converter thinks of its rows, and makes the CPU twin of the result."""
+    report = convert(model, out / "converted", options, allow_batching_violations=True)
     write_cpu_twin(out / "converted", out / "twin")
     return out / "twin", report
 
@@ -118,7 +121,7 @@ def check_concurrent(original: Path, batched: Path, loader: Loader, counter: str
 @pytest.mark.parametrize("kind", COMPONENTS)
 def test_concurrent_requests_get_their_own_rows(kind: str, loader: Loader, counted: Path, tmp_path: Path) -> None:
     batched, report = twin(counted, tmp_path, f"{ON_TPU} batch_options {{ {OPTIONS} {COMPONENTS[kind]} }}")
-    assert not report.warnings
+    assert all("depends on how many rows the batch has" in warning for warning in report.warnings)
     check_concurrent(counted, batched, loader)
     if kind != "default":
         check_concurrent(counted, batched, loader, "cpu_batch_size")
@@ -127,7 +130,7 @@ def test_concurrent_requests_get_their_own_rows(kind: str, loader: Loader, count
 @pytest.mark.parametrize("loader", LOADERS)
 def test_updated_batching_options_hold(loader: Loader, counted: Path, tmp_path: Path) -> None:
     first = f"{ON_TPU} batch_options {{ num_batch_threads: 1 max_batch_size: 4 allowed_batch_sizes: 4 }}"
-    convert(counted, tmp_path / "first", first)
+    convert(counted, tmp_path / "first", first, allow_batching_violations=True)
     update = f"batch_options {{ {OPTIONS} }} disable_default_optimizations: true"
     batched, report = twin(tmp_path / "first", tmp_path / "second", update)
     assert [c.what for c in report.passes[0].result.changes] == [
@@ -316,7 +319,7 @@ def test_what_breaks_a_requirement_is_told_at_conversion_and_fails_as_told(
     if certain:
         with pytest.raises(Exception, match=expected):
             convert(tmp_path / "model", tmp_path / "refused", options)
-    batched, report = twin(tmp_path / "model", tmp_path, options, allow_batching_violations=True)
+    batched, report = twin(tmp_path / "model", tmp_path, options)
     told = [w for w in report.warnings if expected in w]
     assert told, report.warnings
     if name != "scalar_output":
