@@ -96,7 +96,7 @@ def make(megabytes: int, tensor_megabytes: int, prefix: str) -> None:
 
 
 def recast(source: Path, target: Path, keys: list[str]) -> None:
-    from converter import checkpoint
+    from converter.checkpoint import recast as checkpoint
 
     checkpoint.recast(source, target, keys)
 
@@ -122,7 +122,7 @@ def measure(method: Callable[[Path, Path, list[str]], None], source: Path, targe
     """Prints seconds, CPU seconds and megabytes of one call."""
     import tensorflow as tf
 
-    from converter import checkpoint
+    from converter.checkpoint import recast as checkpoint
 
     tf.cast(tf.constant([1.0]), tf.bfloat16)  # starts TensorFlow's runtime
     keys = list(checkpoint.list_tensors(source))

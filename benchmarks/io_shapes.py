@@ -5,7 +5,7 @@ reshapes it to the model's and feeds a typical consumer (or the other way round 
 the TPU by a tool that runs as a subprocess, `PYTHON TOOL SAVED_MODEL_DIR SIGNATURE BATCH`, and prints one JSON line
 with `estimated_seconds`, `argument_bytes`, `output_bytes` and `layout` (the compiled program's entry layout). Weights
 are constants, so the tensor in question is the program's only argument, or its only result. No TPU is needed.
-The transfer shape that `converter.transfer_shape` chooses is marked with a star.
+The transfer shape that `converter.passes.io_shape.transfer_shape` chooses is marked with a star.
 
     python -m benchmarks.io_shapes --tpu_compile PATH_OF_TOOL [--python PYTHON] [--only SUBSTRING]
 
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from converter.transfer_shape import Reshape, choose, data_bytes, padded_bytes
+from converter.passes.io_shape.transfer_shape import Reshape, choose, data_bytes, padded_bytes
 
 Dims = tuple[int, ...]
 COLUMNS = (

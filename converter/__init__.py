@@ -12,15 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from converter.errors import ConversionError, InternalError, ModelReadError, OptionsError, OutputError
-from converter.options import ConverterOptions, parse_options, read_options_file
+from converter.options.parse import ConverterOptions, parse_options, read_options_file
 from converter.version import __version__
 
 if TYPE_CHECKING:
     from converter.api import convert
-    from converter.cpu_twin import write_cpu_twin
-    from converter.equivalence import verify_conversion
-    from converter.inspection import inspect_model
-    from converter.report import ConversionReport
+    from converter.proofs.cpu_twin import write_cpu_twin
+    from converter.proofs.verify import verify_conversion
+    from converter.reports.conversion import ConversionReport
+    from converter.reports.inspection import inspect_model
 
 __all__ = [
     "ConversionError",
@@ -40,11 +40,11 @@ __all__ = [
 ]
 
 _LAZY = {
-    "ConversionReport": "converter.report",
+    "ConversionReport": "converter.reports.conversion",
     "convert": "converter.api",
-    "inspect_model": "converter.inspection",
-    "verify_conversion": "converter.equivalence",
-    "write_cpu_twin": "converter.cpu_twin",
+    "inspect_model": "converter.reports.inspection",
+    "verify_conversion": "converter.proofs.verify",
+    "write_cpu_twin": "converter.proofs.cpu_twin",
 }
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from converter import cost, reader, verifier, workload, writer
-from converter.checkpoint import Progress
-from converter.model import Model
-from converter.options import ConverterOptions, parse_options
+from converter.analysis import cost, workload
+from converter.checkpoint.recast import Progress
+from converter.graph import invariants
+from converter.graph.model import Model
+from converter.options.parse import ConverterOptions, parse_options
 from converter.pipeline import Permissions, build_passes, run_passes
-from converter.report import ConversionReport
+from converter.reports.conversion import ConversionReport
+from converter.saved_model import reader, writer
 from converter.version import __version__
 
 _T = TypeVar("_T")
@@ -72,7 +74,7 @@ def convert(
         output_bytes=None if dry_run else _size(target),
         seconds=seconds,
         versions=_versions(model.meta_graph.meta_info_def.tensorflow_version),
-        notes=(f"The input graph is inconsistent, so the result was not checked: {verifier.summary(odd)}.",)
+        notes=(f"The input graph is inconsistent, so the result was not checked: {invariants.summary(odd)}.",)
         if odd
         else (),
         workload=work,
@@ -85,11 +87,11 @@ def _problems_of_input(model: Model, source: Path) -> list[str]:
     Raises:
       InternalError: the model is inconsistent and the input was not.
     """
-    if not verifier.problems(model):
+    if not invariants.problems(model):
         return []
-    odd = verifier.problems(reader.read_model(source))
+    odd = invariants.problems(reader.read_model(source))
     if not odd:
-        verifier.verify_structure(model)
+        invariants.verify_structure(model)
     return odd
 
 

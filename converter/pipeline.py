@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from absl import logging
 
 from converter.errors import ConversionError, InternalError, OptionsError
-from converter.model import Model
-from converter.options import ConverterOptions
-from converter.pass_result import Pass
-from converter.passes.batch import Batch
-from converter.passes.bfloat16 import BFloat16
-from converter.passes.io_shape import IoShape
-from converter.passes.place_on_tpu import PlaceOnTpu
-from converter.report import PassReport
+from converter.graph.model import Model
+from converter.options.parse import ConverterOptions
+from converter.passes.batching.batch import Batch
+from converter.passes.bfloat16.convert import BFloat16
+from converter.passes.io_shape.reshape import IoShape
+from converter.passes.pass_result import Pass, PassReport
+from converter.passes.place_on_tpu.place import PlaceOnTpu
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from converter import calls, compatibility, cost, tpu, workload
+from converter.analysis import compatibility, cost, tpu, workload
+from converter.analysis.resolve import resolve, same_signatures
+from converter.analysis.shape_inference import infer
+from converter.analysis.variables.index import find_variables
 from converter.errors import ConversionError
-from converter.model import Model
-from converter.options import FunctionKind, FunctionRef
-from converter.reader import read_model
-from converter.resolve import resolve, same_signatures
-from converter.shape_inference import infer
-from converter.variables import find_variables
-from converter.verifier import problems
+from converter.graph import calls
+from converter.graph.invariants import problems
+from converter.graph.model import Model
+from converter.options.parse import FunctionKind, FunctionRef
+from converter.saved_model.reader import read_model
 from testdata.make_testdata import MODELS
 from tests.harness import parse_model
 

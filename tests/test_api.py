@@ -7,8 +7,8 @@ import pytest
 
 import converter
 from converter import ConversionError, InternalError, ModelReadError, OptionsError, OutputError, convert, parse_options
-from converter.pass_result import PassResult
-from converter.passes.place_on_tpu import PlaceOnTpu
+from converter.passes.pass_result import PassResult
+from converter.passes.place_on_tpu.place import PlaceOnTpu
 from tests.harness import write_model_text
 
 TEXT = """
@@ -88,7 +88,7 @@ def test_options_are_judged_before_directories_and_these_before_the_model(tmp_pa
 def test_a_pass_that_breaks_the_model_is_our_defect_and_nothing_is_written(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damage(self: PlaceOnTpu, model: converter.model.Model) -> PassResult:
+    def damage(self: PlaceOnTpu, model: converter.graph.model.Model) -> PassResult:
         model.functions["F"].node_def[0].input[0] = "gone"
         return PassResult()
 

@@ -234,7 +234,7 @@ def test_a_traceback_is_shown_with_verbose_alone(tmp_path: Path) -> None:
 
 
 def test_a_defect_asks_for_a_report(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from converter.passes.place_on_tpu import PlaceOnTpu
+    from converter.passes.place_on_tpu.place import PlaceOnTpu
 
     monkeypatch.setattr(PlaceOnTpu, "apply", lambda self, model: 1 / 0)
     result = convert(model, tmp_path / "out")

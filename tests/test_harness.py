@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from converter.errors import ConversionError, InternalError
-from converter.model import Model
-from converter.pass_result import PassResult
-from converter.reader import read_model
+from converter.graph.model import Model
+from converter.passes.pass_result import PassResult
+from converter.saved_model.reader import read_model
 from tests.harness import assert_pass, assert_pass_raises, parse_model, render, write_model_text
 
 EVERYTHING = """\

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from converter.errors import ConversionError, InternalError, OptionsError
-from converter.model import Model
-from converter.options import FunctionKind, FunctionRef, Scope, XlaShardingOptions, parse_options
-from converter.pass_result import PassResult
-from converter.passes.batch import Batch
-from converter.passes.bfloat16 import BFloat16
-from converter.passes.place_on_tpu import PlaceOnTpu
+from converter.graph.model import Model
+from converter.options.parse import FunctionKind, FunctionRef, Scope, XlaShardingOptions, parse_options
+from converter.passes.batching.batch import Batch
+from converter.passes.bfloat16.convert import BFloat16
+from converter.passes.pass_result import PassResult
+from converter.passes.place_on_tpu.place import PlaceOnTpu
 from converter.pipeline import Permissions, build_passes, run_passes
 from tests.harness import parse_model
 
@@ -90,9 +90,7 @@ class Fail:
         raise self.error
 
 
-def test_passes_run_in_order_and_are_timed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_passes_run_in_order_and_are_timed(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("converter.pipeline.time", SimpleNamespace(monotonic=iter([1.0, 1.25, 5.0, 7.0]).__next__))
     model = parse_model("@F() -> () { return }")
     seen = []

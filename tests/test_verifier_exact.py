@@ -2,7 +2,7 @@
 
 import pytest
 
-from converter.verifier import problems
+from converter.graph.invariants import problems
 from tests.harness import parse_model
 
 SOUND = """

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converter import ConversionReport, calls, convert, graph_edit, write_cpu_twin
-from converter.reader import read_model
+from converter import ConversionReport, convert, write_cpu_twin
+from converter.graph import calls, edit
+from converter.saved_model.reader import read_model
 from testdata.make_testdata import MODELS
 from tests.oracle import LOADERS, LoadedModel, Loader, assert_same, open_model
 
@@ -148,9 +149,9 @@ def call_the_tpu_in_place(converted: Path) -> None:
     for scope in model.scopes():
         for node in list(scope.nodes):
             if scope.name != stub and calls.called_functions(node, model) == [stub]:
-                scope.nodes.append(graph_edit.make_node("core", "TPUOrdinalSelector"))
-                inputs = [*graph_edit.data_inputs(node), "core:device_ordinals:0"]
-                node.CopyFrom(graph_edit.make_node(node.name, tpu_call.op, inputs, **dict(tpu_call.attr)))
+                scope.nodes.append(edit.make_node("core", "TPUOrdinalSelector"))
+                inputs = [*edit.data_inputs(node), "core:device_ordinals:0"]
+                node.CopyFrom(edit.make_node(node.name, tpu_call.op, inputs, **dict(tpu_call.attr)))
     (converted / "saved_model.pb").write_bytes(model.saved_model.SerializeToString(deterministic=True))
 
 

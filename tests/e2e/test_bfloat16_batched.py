@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converter import convert, tpu, write_cpu_twin
-from converter.reader import read_model
+from converter import convert, write_cpu_twin
+from converter.analysis import tpu
+from converter.saved_model.reader import read_model
 from testdata.make_testdata import MODELS
 from tests.harness import render_function
 from tests.oracle import LOADERS, relative_error, run_saved_model

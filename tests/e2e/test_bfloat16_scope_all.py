@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from converter import convert, write_cpu_twin
-from converter.checkpoint import list_tensors
-from converter.reader import VARIABLES_PREFIX
+from converter.checkpoint.recast import list_tensors
+from converter.saved_model.reader import VARIABLES_PREFIX
 from tests.oracle import LOADERS, relative_error, run_saved_model
 
 TOLERANCE = 2e-2

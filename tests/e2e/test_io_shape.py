@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter import ConversionReport, convert, write_cpu_twin
-from converter.pass_result import PassResult
-from converter.passes.io_shape import IoShape
-from converter.reader import read_model
+from converter.passes.io_shape.reshape import IoShape
+from converter.passes.pass_result import PassResult
+from converter.saved_model.reader import read_model
 from testdata.make_testdata import MODELS
 from tests.e2e.cases import BATCH_SIZES, answers, names
 from tests.oracle import assert_same, open_model

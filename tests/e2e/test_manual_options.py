@@ -8,9 +8,9 @@ from click.testing import CliRunner
 
 from cli import main
 from converter import write_cpu_twin
-from converter.calls import rename_callees
-from converter.reader import read_model
-from converter.writer import write_model
+from converter.graph.calls import rename_callees
+from converter.saved_model.reader import read_model
+from converter.saved_model.writer import write_model
 from testdata.make_testdata import MODELS
 from tests import test_options as manual
 from tests.oracle import relative_error, run_saved_model

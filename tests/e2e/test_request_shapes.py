@@ -14,8 +14,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
-from converter import calls, convert, graph_edit, write_cpu_twin
-from converter.reader import read_model
+from converter import convert, write_cpu_twin
+from converter.graph import calls, edit
+from converter.saved_model.reader import read_model
 from tests.oracle import LOADERS, Loader, _without_meta_optimizer, assert_same, open_model
 
 ON_TPU = 'tpu_functions { function_alias: "f" }\n'
@@ -193,10 +194,10 @@ def call_the_tpu_in_place(converted: Path) -> None:
     tpu_call = next(n for n in model.functions[stub].node_def if n.op == "TPUPartitionedCall")
     for scope in model.scopes():
         for node in [n for n in scope.nodes if calls.called_functions(n, model) == [stub]]:
-            own = graph_edit.clone_function(model, tpu_call.attr["f"].func.name, "own")
-            scope.nodes.append(graph_edit.make_node("core", "TPUOrdinalSelector"))
-            inputs = [*graph_edit.data_inputs(node), "core:device_ordinals:0"]
-            node.CopyFrom(graph_edit.make_node(node.name, tpu_call.op, inputs, **dict(tpu_call.attr)))
+            own = edit.clone_function(model, tpu_call.attr["f"].func.name, "own")
+            scope.nodes.append(edit.make_node("core", "TPUOrdinalSelector"))
+            inputs = [*edit.data_inputs(node), "core:device_ordinals:0"]
+            node.CopyFrom(edit.make_node(node.name, tpu_call.op, inputs, **dict(tpu_call.attr)))
             node.attr["f"].func.name = own.signature.name
     (converted / "saved_model.pb").write_bytes(model.saved_model.SerializeToString(deterministic=True))
 

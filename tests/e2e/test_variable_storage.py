@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converter import checkpoint
-from converter.cpu_twin import make_cpu_twin
-from converter.options import parse_options
+from converter.analysis.variables.index import find_variables
+from converter.checkpoint import recast
+from converter.graph.invariants import verify_structure
+from converter.options.parse import parse_options
+from converter.passes.bfloat16.storage import store_as_bfloat16
 from converter.pipeline import Permissions, build_passes, run_passes
-from converter.reader import VARIABLES_PREFIX, read_model
-from converter.variable_storage import store_as_bfloat16
-from converter.variables import find_variables
-from converter.verifier import verify_structure
-from converter.writer import write_model
+from converter.proofs.cpu_twin import make_cpu_twin
+from converter.saved_model.reader import VARIABLES_PREFIX, read_model
+from converter.saved_model.writer import write_model
 from testdata.make_testdata import MODELS
 from tests.oracle import LoadedModel, Values, assert_same, open_model
 
@@ -52,7 +52,7 @@ def test_all_variables_as_bfloat16(name: str, testdata: Testdata, tmp_path: Path
             with open_model(directory, "v1") as loaded:
                 assert_same(answers(name, loaded), expected)
 
-    before, after = (checkpoint.list_tensors(d / VARIABLES_PREFIX) for d in (testdata(name), converted))
+    before, after = (recast.list_tensors(d / VARIABLES_PREFIX) for d in (testdata(name), converted))
     for key, tensor in before.items():
         halved = tensor.dtype == tf.float32
         assert (after[key].dtype, after[key].size_bytes) == (

@@ -3,9 +3,9 @@
 import pytest
 from tensorflow.core.framework import types_pb2
 
-from converter.options import Scope
-from converter.pass_result import PassResult
-from converter.passes.bfloat16 import BFloat16
+from converter.options.parse import Scope
+from converter.passes.bfloat16.convert import BFloat16
+from converter.passes.pass_result import PassResult
 from tests.harness import assert_pass, parse_model, render_function
 
 TYPES = "Tin: [float32, float32], Tout: [float32]"

@@ -1,7 +1,7 @@
 """bfloat16 or float32, where an op is between neighbours that want different things of it."""
 
-from converter.options import Scope
-from converter.passes.bfloat16 import BFloat16
+from converter.options.parse import Scope
+from converter.passes.bfloat16.convert import BFloat16
 from tests.harness import parse_model, render_function
 from tests.passes.test_bfloat16 import tpu_model
 

@@ -1,7 +1,7 @@
 """Scope ALL converts what the CPU runs as well, with code that the TPU runs too and with the variables of both."""
 
-from converter.options import Scope
-from converter.passes.bfloat16 import BFloat16
+from converter.options.parse import Scope
+from converter.passes.bfloat16.convert import BFloat16
 from tests.harness import assert_pass, parse_model, render_function
 
 ALL = BFloat16(Scope.ALL)

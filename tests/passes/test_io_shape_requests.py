@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from converter import tpu
-from converter.batching_plan import make_plan
-from converter.options import parse_options
-from converter.passes.io_shape import IoShape
+from converter.analysis import tpu
+from converter.options.parse import parse_options
+from converter.passes.batching.plan import make_plan
+from converter.passes.io_shape.reshape import IoShape
 from tests.harness import assert_pass, assert_second_run_changes_nothing, parse_model
 from tests.passes.test_io_shape import BATCHING, ensure, reshape, stub, taking, tpu_function
 

@@ -1,0 +1,314 @@
+"""The nodes of one scope in a throw-away TensorFlow graph, which infers their shapes. Nothing runs."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2, types_pb2
+from tensorflow.dtypes import as_dtype
+from tensorflow.python.framework import op_def_registry, tensor_util
+from tensorflow.python.ops import handle_data_util
+
+from converter.graph import edit, ops, shapes
+from converter.graph.edit import const_node, make_node, type_attr
+from converter.graph.model import FunctionDef, Model, NodeDef, Scope
+from converter.graph.shapes import RECORDED, Shape
+
+# Ops that put an item into a list -> which of their inputs it is.
+_ITEM = {"TensorListSetItem": 2, "TensorListPushBack": 1}
+_NODE = re.compile(r"\{\{node (\w+)\}\}")  # as TensorFlow's messages name nodes
+# Only small constants, such as the target of a Reshape, decide about shapes; large ones would cost time and memory.
+_LARGE_CONST_ELEMENTS = 1024
+# As an argument, only a size or a shape is worth knowing; every value that comes is inferred anew.
+_PASSED_ELEMENTS = 16
+
+
+@dataclass(frozen=True)
+class Handle:
+    """What is known behind a resource or variant: type and shape of the variable, or of the elements of the list."""
+
+    dtype: int
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Known:
+    """A small tensor of integers that shapes alone decide, such as a batch size that is passed to a function."""
+
+    dtype: int
+    shape: tuple[int, ...]
+    values: tuple[int, ...]
+
+
+Argument = Shape | Handle | Known
+
+
+def shape_of(argument: Argument) -> Shape:
+    """A handle itself is a scalar."""
+    if isinstance(argument, Handle):
+        return ()
+    return argument.shape if isinstance(argument, Known) else argument
+
+
+class FunctionShapes:
+    """The shapes of all tensors of one function, or of the main graph; look-ups are made when asked for."""
+
+    def __init__(self, graph: Any, tensors: dict[str, tuple[str, int]], scope: Scope, custom: frozenset[str]) -> None:
+        """
+        Args:
+          tensors: reference as the scope spells it (canonical) -> operation in the graph and output number.
+          custom: nodes whose ops TensorFlow does not know.
+        """
+        self._graph = graph
+        self._tensors = tensors
+        self._scope = scope
+        self._custom = custom
+
+    def of(self, ref: str) -> Shape:
+        """The shape of a tensor, spelled as an input of a node of this scope is.
+
+        Raises:
+          KeyError: there is no such tensor.
+        """
+        tensor = self._tensor(ref)
+        return None if tensor is None or tensor.shape.rank is None else tuple(tensor.shape.as_list())
+
+    def passed(self, ref: str) -> Argument:
+        """The tensor as an argument, or a result, of a call."""
+        tensor = self._tensor(ref)
+        if tensor is None:
+            return None
+        if tensor.dtype not in (tf.resource, tf.variant):
+            return self._known(ref, tensor)
+        data = handle_data_util.get_resource_handle_data(tensor)
+        if not data.is_set or len(data.shape_and_type) != 1:
+            return self.of(ref)
+        handle = Handle(data.shape_and_type[0].dtype, shapes.from_proto(data.shape_and_type[0].shape))
+        item = self._last_item(ref) if tensor.dtype == tf.variant else None
+        # TensorFlow tells the shape with which a list was made; what is put into it may be known better.
+        put = None if item is None else self.of(item)
+        return handle if put is None else Handle(handle.dtype, put)
+
+    def value(self, ref: str) -> np.ndarray[Any, Any] | None:
+        """What a tensor holds, if shapes and constants alone decide it and it is small."""
+        tensor = self._tensor(ref)
+        if tensor is None or tensor.dtype in (tf.resource, tf.variant):
+            return None
+        count = tensor.shape.num_elements()
+        if count is None or count > _LARGE_CONST_ELEMENTS:
+            return None
+        value = tensor_util.try_evaluate_constant(tensor)
+        return None if value is None else np.asarray(value)
+
+    def _known(self, ref: str, tensor: Any) -> Argument:
+        """The shape of a tensor that is passed on, or all of it."""
+        count = tensor.shape.num_elements()
+        if count is None or count > _PASSED_ELEMENTS or not tensor.dtype.is_integer:
+            return self.of(ref)
+        value = self.value(ref)
+        if value is None:
+            return self.of(ref)
+        return Known(tensor.dtype.as_datatype_enum, value.shape, tuple(int(v) for v in value.flat))
+
+    def argument(self, index: int) -> Shape:
+        function: FunctionDef = self._scope.function
+        return self.of(function.signature.input_arg[index].name)
+
+    def result(self, index: int) -> Shape:
+        return shape_of(self.returned(index))
+
+    def returned(self, index: int) -> Argument:
+        """A result as what a call of the function gives."""
+        function: FunctionDef = self._scope.function
+        return self.passed(function.ret[function.signature.output_arg[index].name])
+
+    def _tensor(self, ref: str) -> Any:
+        ref = edit.canonical_ref(ref, self._scope)
+        if ref not in self._tensors:
+            if edit.producer_of(ref) in self._custom:
+                return None
+            raise KeyError(ref)
+        operation, output = self._tensors[ref]
+        return self._graph.get_operation_by_name(operation).outputs[output]
+
+    def _last_item(self, ref: str) -> str | None:
+        """What was put last into the list `ref`."""
+        node = self._nodes.get(edit.producer_of(ref))
+        while node is not None and node.op == "Identity":
+            node = self._nodes.get(edit.producer_of(node.input[0]))
+        return None if node is None or node.op not in _ITEM else edit.data_inputs(node)[_ITEM[node.op]]
+
+    @functools.cached_property
+    def _nodes(self) -> dict[str, NodeDef]:
+        return {node.name: node for node in self._scope.nodes}
+
+
+class ShapeGraph:
+    """A graph that grows by portions of one scope's nodes, under names of its own."""
+
+    def __init__(self, model: Model, scope: Scope, keep_recorded: bool) -> None:
+        self._model = model
+        self._scope = scope
+        self._keep_recorded = keep_recorded
+        self._graph = tf.Graph()
+        self._tensors: dict[str, tuple[str, int]] = {}
+        self._count = 0
+        custom = {n.name: n for n in scope.nodes if not self._is_registered(n)}
+        self._custom_tensors = dict(_custom_op_tensors(model, scope, custom)) if custom else {}
+        self.shapes = FunctionShapes(self._graph, self._tensors, scope, frozenset(custom))
+
+    def _is_registered(self, node: NodeDef) -> bool:
+        return node.op in self._model.functions or op_def_registry.get(node.op) is not None
+
+    def add_arguments(self, arguments: Sequence[Argument]) -> None:
+        declared = [] if self._scope.function is None else self._scope.function.signature.input_arg
+        if len(arguments) != len(declared):
+            raise ValueError(f"{len(arguments)} argument shapes for {len(declared)} arguments")
+        made = [node for a, given in zip(declared, arguments, strict=True) for node in self._argument(a, given)]
+        made += [self._placeholder(ref, dtype, edit.unknown_shape()) for ref, dtype in self._custom_tensors.items()]
+        self._import(made)
+
+    def _argument(self, declared: Any, given: Argument) -> list[NodeDef]:
+        if declared.type == types_pb2.DT_RESOURCE and len(declared.handle_data) == 1:
+            given = Handle(declared.handle_data[0].dtype, shapes.from_proto(declared.handle_data[0].shape))
+        return self._value(declared.name, declared.type, given)
+
+    def _value(self, ref: str, dtype: int, known: Argument) -> list[NodeDef]:
+        """Nodes that give the tensor `ref`, of which this is known: a handle comes from an op that makes such."""
+        if isinstance(known, Handle) and dtype == types_pb2.DT_RESOURCE:
+            attrs = {"dtype": type_attr(known.dtype), "shape": _shape_attr(shapes.to_proto(known.shape))}
+            return [self._made(ref, make_node("", "VarHandleOp", **attrs))]
+        if isinstance(known, Handle) and dtype == types_pb2.DT_VARIANT:
+            sizes = -1 if known.shape is None else [-1 if size is None else size for size in known.shape]
+            inputs = [f"{ref}/element_shape", f"{ref}/max_num_elements"]
+            shape = self._made(inputs[0], const_node("", np.array(sizes, np.int32)))
+            room = self._made(inputs[1], const_node("", np.int32(-1)))
+            attrs = {"element_dtype": type_attr(known.dtype), "shape_type": type_attr(types_pb2.DT_INT32)}
+            return [shape, room, self._made(ref, make_node("", "EmptyTensorList", inputs, **attrs))]
+        if isinstance(known, Known) and known.dtype == dtype:
+            value = np.array(known.values, as_dtype(dtype).as_numpy_dtype).reshape(known.shape)
+            return [self._made(ref, const_node("", value))]
+        return [self._placeholder(ref, dtype, shapes.to_proto(shape_of(known)))]
+
+    def add_nodes(self, originals: Iterable[NodeDef]) -> None:
+        """Adds nodes that depend on what is there and on each other only."""
+        made = []
+        for original in originals:
+            if not self._is_registered(original):
+                continue
+            definition = ops.op_def(original.op, self._model)
+            node = self._named(_inferable_node(original, self._keep_recorded))
+            for i, slot in enumerate(ops.output_slots(original, definition)):
+                self._tensors[self._ref(original, slot, i)] = (node.name, i)
+            made.append(node)
+        self._import(made)
+
+    def add_call(self, call: NodeDef, results: Sequence[Argument] | None) -> None:
+        """Adds what a call returns."""
+        recorded = [shapes.from_proto(s) for s in _recorded(call)] if self._keep_recorded else []
+        made: list[NodeDef] = []
+        for i, slot in enumerate(ops.output_slots(call, ops.op_def(call.op, self._model))):
+            known = results[i] if results is not None and i < len(results) else None
+            if i < len(recorded) and not isinstance(known, Handle | Known):
+                known = shapes.refine(known, recorded[i])
+            made += self._value(self._ref(call, slot, i), slot.dtype, known)
+        self._import(made)
+
+    def _ref(self, node: NodeDef, slot: ops.ArgSlot, number: int) -> str:
+        return edit.canonical_ref(self._scope.ref(node.name, slot.arg, slot.index, number), self._scope)
+
+    def _placeholder(self, ref: str, dtype: int, shape: Any) -> NodeDef:
+        return self._made(ref, make_node("", "Placeholder", dtype=type_attr(dtype), shape=_shape_attr(shape)))
+
+    def _made(self, ref: str, node: NodeDef) -> NodeDef:
+        """Gives a node a name and its one output the reference `ref`."""
+        self._tensors[ref] = (self._named(node).name, 0)
+        return node
+
+    def _named(self, node: NodeDef) -> NodeDef:
+        # The names of a model may collide with those that importing in portions makes unique.
+        node.name = f"n{self._count}"
+        self._count += 1
+        return node
+
+    def _import(self, nodes: Sequence[NodeDef]) -> None:
+        new = {node.name for node in nodes}
+        existing = {}
+        for node in nodes:
+            for i, ref in enumerate(node.input):
+                found = self._tensors.get(edit.canonical_ref(ref, self._scope))
+                if found is None:
+                    raise ValueError(f'the tensor "{ref}" does not exist')
+                operation, output = found
+                node.input[i] = f"{operation}:{output}"
+                if operation not in new:
+                    existing[node.input[i]] = self._graph.get_operation_by_name(operation).outputs[output]
+        graph_def = graph_pb2.GraphDef(node=nodes, versions=self._model.graph_def.versions)
+        try:
+            with self._graph.as_default():
+                tf.graph_util.import_graph_def(graph_def, input_map=existing, name="")
+        except (ValueError, tf.errors.OpError) as error:
+            raise ValueError(_NODE.sub(lambda found: self._named_in_model(found[1]), str(error))) from error
+
+    def _named_in_model(self, name: str) -> str:
+        ref = next((ref for ref, (operation, _) in self._tensors.items() if operation == name), name)
+        return f"{{{{node {edit.producer_of(ref)}}}}}"
+
+
+def _shape_attr(shape: Any) -> Any:
+    attr = type_attr(0)
+    attr.shape.CopyFrom(shape)
+    return attr
+
+
+def _recorded(node: NodeDef) -> Any:
+    """Shapes that the exporter recorded for the outputs of a node; loops and branches have an attribute for it."""
+    for attr in (RECORDED, "output_shapes"):
+        if attr in node.attr:
+            return node.attr[attr].list.shape
+    return ()
+
+
+def _inferable_node(original: NodeDef, keep_recorded: bool) -> NodeDef:
+    """A copy of a node that calls nothing."""
+    if original.op == "Const" and _elements(original) > _LARGE_CONST_ELEMENTS:
+        tensor = original.attr["value"].tensor
+        return make_node("", "Placeholder", dtype=type_attr(tensor.dtype), shape=_shape_attr(tensor.tensor_shape))
+    node = type(original)()
+    node.CopyFrom(original)
+    node.device = ""
+    node.attr.pop("_class", None)
+    if not keep_recorded:
+        node.attr.pop(RECORDED, None)
+    del node.input[:]
+    node.input.extend(edit.data_inputs(original))
+    return node
+
+
+def _elements(const: NodeDef) -> int:
+    count = 1
+    for dim in const.attr["value"].tensor.tensor_shape.dim:
+        count *= dim.size
+    return count
+
+
+def _custom_op_tensors(model: Model, scope: Scope, unknown: dict[str, NodeDef]) -> Iterator[tuple[str, int]]:
+    """Tensors that ops unknown to TensorFlow make and something uses, each with its dtype."""
+    for node in scope.nodes:
+        definition = None if node.name in unknown else ops.op_def(node.op, model)
+        refs = edit.data_inputs(node)
+        slots = [s.dtype for s in ops.input_slots(node, definition)] if definition else [0] * len(refs)
+        for ref, dtype in zip(refs, slots, strict=False):
+            if dtype and edit.producer_of(ref) in unknown:
+                yield edit.canonical_ref(ref, scope), dtype
+    if scope.function is not None:
+        for result in scope.function.signature.output_arg:
+            ref = scope.function.ret[result.name]
+            if edit.producer_of(ref) in unknown:
+                yield ref, result.type

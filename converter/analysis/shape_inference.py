@@ -1,0 +1,192 @@
+"""Static shapes inside a function, by TensorFlow's own shape inference.
+
+Calls, branches and loops are followed: what they call is inferred for the arguments that they pass, and what it
+returns stands in their place. So the nodes of a function come in portions, those that need no call first, and every
+function is imported once for each combination of argument shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from converter.analysis import tpu
+from converter.analysis.shape_graph import Argument, FunctionShapes, Handle, ShapeGraph, shape_of
+from converter.errors import ConversionError
+from converter.graph import calls, edit, ops, shapes
+from converter.graph.model import MAIN_GRAPH, Model, NodeDef, Scope
+from converter.graph.shapes import Shape
+
+
+class ShapeInferenceError(ConversionError):
+    """A body cannot compute arguments of these shapes: two of its tensors do not fit each other."""
+
+
+def infer(model: Model, function_name: str, argument_shapes: Sequence[Shape] | None = None) -> FunctionShapes:
+    """Shapes in the body of a function of the library, or in the main graph (`model.MAIN_GRAPH`).
+
+    Args:
+      argument_shapes: one for each argument; without them, the shapes that the exporter recorded.
+
+    Raises:
+      ShapeInferenceError: the body cannot compute arguments of these shapes.
+    """
+    return Inference(model).infer(function_name, argument_shapes)
+
+
+class Inference:
+    """Inference in a model that does not change meanwhile; what was found out of a function is kept."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._known: dict[tuple[str, tuple[Argument, ...]], FunctionShapes | ShapeInferenceError | None] = {}
+
+    def infer(self, function_name: str, arguments: Sequence[Argument] | None = None) -> FunctionShapes:
+        """As the function `infer`; an argument may be a `Handle`, too."""
+        scope = self._model.main_scope() if function_name == MAIN_GRAPH else self._model.scope(function_name)
+        if arguments is None and scope.function is not None:
+            arguments = shapes.declared_shapes(scope.function)
+        captured = self._captured(function_name)
+        known = (captured.get(i, argument) for i, argument in enumerate(arguments or ()))
+        found = self._scope(scope, tuple(known))
+        if found is None:
+            raise ShapeInferenceError(f'The shapes inside "{scope.name}" cannot be inferred: it calls itself.')
+        return found
+
+    def _captured(self, function_name: str) -> dict[int, Handle]:
+        """Arguments of a function that are variables of the object graph: older exporters tell of them there only."""
+        nodes = self._model.object_graph.nodes
+        captured = {i: nodes[node_id] for i, node_id in self._model.captures_of(function_name).items()}
+        return {
+            i: Handle(saved.variable.dtype, shapes.from_proto(saved.variable.shape))
+            for i, saved in captured.items()
+            if saved.WhichOneof("kind") == "variable"
+        }
+
+    def _scope(self, scope: Scope, arguments: tuple[Argument, ...]) -> FunctionShapes | None:
+        """None for a function that is being inferred already: it is recursive."""
+        key = (scope.name, arguments)
+        if key not in self._known:
+            self._known[key] = None
+            try:
+                self._known[key] = self._inferred(scope, arguments)
+            except ShapeInferenceError as error:
+                self._known[key] = error
+        known = self._known[key]
+        if isinstance(known, ShapeInferenceError):
+            raise known
+        return known
+
+    def _inferred(self, scope: Scope, arguments: tuple[Argument, ...]) -> FunctionShapes:
+        try:
+            return self._imported(scope, arguments, keep_recorded=True)
+        except (ValueError, tf.errors.OpError, ShapeInferenceError):
+            # Shapes that were recorded for other arguments may contradict these: they are knowledge, not truth.
+            pass
+        try:
+            return self._imported(scope, arguments, keep_recorded=False)
+        except (ValueError, tf.errors.OpError, ShapeInferenceError) as error:
+            cause = error.__cause__ if isinstance(error, ShapeInferenceError) else error
+            given = ", ".join(shapes.text(shape_of(a)) for a in arguments) or "none"
+            raise ShapeInferenceError(
+                f'The shapes inside "{scope.name}" cannot be inferred for arguments of the shapes {given}: {cause}. '
+                "Check that the function can compute such arguments."
+            ) from cause
+
+    def _imported(self, scope: Scope, arguments: tuple[Argument, ...], keep_recorded: bool) -> FunctionShapes:
+        graph = ShapeGraph(self._model, scope, keep_recorded)
+        graph.add_arguments(arguments)
+        pending: list[NodeDef] = []
+        portions, ring = _portions(scope, self._is_call)
+        for nodes in portions:
+            for call in pending:
+                graph.add_call(call, self._results(call, graph.shapes))
+            pending = [node for node in nodes if self._is_call(node)]
+            graph.add_nodes([node for node in nodes if not self._is_call(node)])
+        for call in pending:
+            graph.add_call(call, self._results(call, graph.shapes))
+        for call in filter(self._is_call, ring):
+            graph.add_call(call, None)
+        graph.add_nodes([node for node in ring if not self._is_call(node)])
+        return graph.shapes
+
+    def _is_call(self, node: NodeDef) -> bool:
+        passed = calls.passes_to(node, self._model)
+        return passed is not None and any(name in self._model.functions for name in passed[1])
+
+    def _results(self, node: NodeDef, known: FunctionShapes) -> list[Argument] | None:
+        """Shapes of what a call, branch or loop returns for the inputs that it has; None if nothing can be said."""
+        given = [known.passed(ref) for ref in edit.data_inputs(node)]
+        called = calls.called_functions(node, self._model)
+        if node.op in ops.LOOPS:
+            return self._loop(node.attr["body"].func.name, given)
+        if node.op in ops.BRANCHES:
+            branches = [self._function(name, given[1:]) for name in called]
+            return [_join(each) for each in zip(*branches, strict=True)] if all(branches) else None
+        if node.op == tpu.TPU_CALL:
+            given = given[:-1]  # the TPU ordinal
+        return self._returned(called[0], given)
+
+    def _loop(self, body: str, variables: list[Argument]) -> list[Argument] | None:
+        first = True
+        while True:
+            results = self._function(body, variables)
+            if results is None:
+                return None
+            pairs = list(zip(variables, results, strict=True))
+            # A list that was made without knowing its elements holds what the body puts into it.
+            joined = [_filled(*pair) if first else _join(pair) for pair in pairs]
+            if joined == variables:
+                return variables
+            variables, first = joined, False
+
+    def _function(self, name: str, arguments: list[Argument]) -> list[Argument] | None:
+        """What a function returns; None if it cannot compute these arguments, as one turn of a loop perhaps cannot."""
+        try:
+            return self._returned(name, arguments)
+        except ShapeInferenceError:
+            return None
+
+    def _returned(self, name: str, arguments: list[Argument]) -> list[Argument] | None:
+        function = self._model.functions.get(name)
+        if function is None:
+            return None
+        inside = self._scope(Scope.of(function), tuple(arguments))
+        if inside is None:
+            return None
+        return [inside.returned(i) for i in range(len(function.signature.output_arg))]
+
+
+def _join(found: Sequence[Argument]) -> Argument:
+    """What these have in common."""
+    if len(set(found)) == 1:
+        return found[0]
+    handles = [each for each in found if isinstance(each, Handle)]
+    if len(handles) == len(found) and len({each.dtype for each in handles}) == 1:
+        return Handle(handles[0].dtype, shapes.join([each.shape for each in handles]))
+    return shapes.join([shape_of(each) for each in found])
+
+
+def _filled(before: Argument, after: Argument) -> Argument:
+    """A variable of a loop after its first turn."""
+    if isinstance(before, Handle) and isinstance(after, Handle) and shapes.fits(after.shape, before.shape):
+        return after
+    return _join((before, after))
+
+
+def _portions(scope: Scope, is_call: Callable[[NodeDef], bool]) -> tuple[list[list[NodeDef]], list[NodeDef]]:
+    """The nodes of a scope so that each node comes after the portion that holds the last call on which it depends.
+
+    Apart, the nodes of loops of the main graph (NextIteration), which are rings, and what depends on those.
+    """
+    ordered, ring = edit.in_order(scope)
+    after: dict[str, int] = {}
+    portions: list[list[NodeDef]] = [[]]
+    for node in ordered:
+        number = max((after.get(edit.producer_of(ref), 0) for ref in edit.data_inputs(node)), default=0)
+        after[node.name] = number + is_call(node)
+        if number == len(portions):
+            portions.append([])
+        portions[number].append(node)
+    return portions, ring

@@ -1,0 +1,43 @@
+"""What the functions that save and restore call the tensors that they handle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tensorflow.python.framework import tensor_util
+
+from converter.graph import edit
+from converter.graph.model import NodeDef, Scope
+
+
+def restored_tensors(scope: Scope) -> dict[str, str]:
+    """Reference -> checkpoint key of every tensor that RestoreV2 reads in this scope, where keys are constants."""
+    restores = [n for n in scope.nodes if n.op == "RestoreV2"]
+    if not restores:
+        return {}
+    nodes = {n.name: n for n in scope.nodes}
+    return {
+        edit.canonical_ref(scope.ref(node.name, "tensors", i, i), scope): key
+        for node in restores
+        for i, key in enumerate(checkpoint_keys(node, scope, nodes))
+    }
+
+
+def checkpoint_keys(node: NodeDef, scope: Scope, nodes: dict[str, Any]) -> list[str]:
+    """The keys that a SaveV2 or RestoreV2 saves or restores, in order; none if they are not constant."""
+    names = nodes.get(edit.producer_of(before_identities(node.input[1], scope, nodes)))
+    if names is None or names.op != "Const":
+        return []
+    values = np.atleast_1d(tensor_util.MakeNdarray(names.attr["value"].tensor))
+    # Of a damaged key nothing in the checkpoint has the name.
+    return [value.decode(errors="replace") for value in values.tolist()]
+
+
+def before_identities(ref: str, scope: Scope, nodes: dict[str, Any]) -> str:
+    """The tensor that chains of Identity copy to `ref`."""
+    producer = nodes.get(edit.producer_of(ref))
+    while producer is not None and producer.op == "Identity":
+        ref = edit.data_inputs(producer)[0]
+        producer = nodes.get(edit.producer_of(ref))
+    return edit.canonical_ref(ref, scope)

@@ -1,0 +1,4 @@
+"""The options: text in, frozen slices out.
+
+Refuses whatever is wrong with options that needs no model to see. Never imports TensorFlow, never reads a model.
+"""

@@ -1,0 +1,216 @@
+"""Follows the rows of a batch through a function, through what it calls, and around its loops.
+
+Sizes are inferred for batches of two sizes: what differs is made of the number of rows. Sizes that requests decide, the
+length of a text say, are set to some that the function can compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tensorflow.core.framework import types_pb2
+
+from converter.analysis import tpu
+from converter.analysis.shape_graph import Argument, FunctionShapes
+from converter.analysis.shape_inference import Inference, ShapeInferenceError
+from converter.graph import calls, edit, ops
+from converter.graph.model import FunctionDef, Model, NodeDef, Scope
+from converter.passes.batching.rows.site import Site
+from converter.passes.batching.rows.transfer import transfer
+from converter.passes.batching.rows.values import CONSTANT, Cause, Effect, Value, either, spoiled, worst
+
+_MAX_TURNS = 16
+_INDEXED_LISTS = {"TensorListGetItem": 1, "TensorListSetItem": 1}
+_Arguments = tuple[tuple[Argument, ...], tuple[Argument, ...]]
+
+
+class RowFlow:
+    """Answers for a model that does not change meanwhile, for batches of two sizes."""
+
+    def __init__(self, model: Model, inference: Inference, sizes: tuple[int, int]) -> None:
+        self.model = model
+        self.sizes = sizes
+        self._inference = inference
+        self._known: dict[tuple[str, tuple[Value, ...], _Arguments], list[Value]] = {}
+
+    def results(self, function: str, values: Sequence[Value], arguments: _Arguments) -> list[Value]:
+        """The values of a function's results for these of its arguments.
+
+        Args:
+          arguments: shapes of the arguments in a batch of each of the two sizes.
+
+        Raises:
+          ShapeInferenceError: the function cannot compute such arguments.
+        """
+        key = (function, tuple(values), arguments)
+        if key not in self._known:
+            scope = self.model.scope(function)
+            outputs = len(scope.function.signature.output_arg) if scope.function is not None else 0
+            self._known[key] = [
+                spoiled(Cause(Effect.UNKNOWN, function, function, "function", "calls itself"))
+            ] * outputs
+            first, second = (self._inference.infer(function, each) for each in arguments)
+            self._known[key] = _Body(self, self.model.functions[function], (first, second)).run(values)
+        return self._known[key]
+
+
+class _Body:
+    def __init__(self, flow: RowFlow, function: FunctionDef, views: tuple[FunctionShapes, FunctionShapes]) -> None:
+        self._flow = flow
+        self._model = flow.model
+        self._function = function
+        self._scope = Scope.of(function)
+        self._views = views
+        self._tensors: dict[str, Value] = {}
+        # What an op gives of which nobody knows the outputs.
+        self._custom: dict[str, Value] = {}
+
+    def run(self, values: Sequence[Value]) -> list[Value]:
+        function = self._function
+        self._tensors |= {a.name: v for a, v in zip(function.signature.input_arg, values, strict=True)}
+        needed = self._needed()
+        for node in edit.in_order(self._scope)[0]:
+            if node.name in needed:
+                self._add(node)
+        return [self._of(function.ret[r.name]) for r in function.signature.output_arg]
+
+    def _needed(self) -> set[str]:
+        """Nodes of which a result is made."""
+        nodes = {n.name: n for n in self._scope.nodes}
+        stack = [edit.producer_of(ref) for ref in self._function.ret.values()]
+        found: set[str] = set()
+        while stack:
+            name = stack.pop()
+            if name in nodes and name not in found:
+                found.add(name)
+                stack += [edit.producer_of(ref) for ref in edit.data_inputs(nodes[name])]
+        return found
+
+    def _of(self, ref: str) -> Value:
+        known = self._tensors.get(ref)
+        return known if known is not None else self._custom.get(edit.producer_of(ref), CONSTANT)
+
+    def _add(self, node: NodeDef) -> None:
+        refs = edit.data_inputs(node)
+        values = [self._of(ref) for ref in refs]
+        if not any(v.varies or v.axis for v in values):
+            return  # and what is not stored is constant
+        definition = ops.op_def(node.op, self._model)
+        if definition is None:
+            how = "is an op that TensorFlow does not know"
+            self._custom[node.name] = spoiled(Cause(Effect.UNKNOWN, self._scope.name, node.name, node.op, how))
+            return
+        slots = ops.output_slots(node, definition)
+        outputs = tuple(self._scope.ref(node.name, slot.arg, slot.index, i) for i, slot in enumerate(slots))
+        site = Site(
+            node,
+            self._scope.name,
+            tuple(refs),
+            outputs,
+            self._views,
+            self._flow.sizes,
+            lists=any(slot.dtype == types_pb2.DT_VARIANT for slot in slots),
+            by_turn=self._by_turn(node),
+        )
+        found = self._called(site, values)
+        if found is None:
+            found = transfer(site, values)
+        self._tensors |= dict(zip(outputs, found, strict=True))
+
+    # --- calls --------------------------------------------------------------------------------------------------
+
+    def _called(self, site: Site, values: list[Value]) -> list[Value] | None:
+        passed = calls.passes_to(site.node, self._model)
+        if passed is None or not any(name in self._model.functions for name in passed[1]):
+            return None
+        first, names = passed
+        last = len(values) - (site.node.op == tpu.TPU_CALL)
+        try:
+            if site.node.op in ops.LOOPS:
+                return self._loop(site, values)
+            arguments = self._passed(site.inputs[first:last])
+            if site.node.op in ops.BRANCHES:
+                return self._branch(site, values, names, arguments)
+            return self._flow.results(names[0], values[first:last], arguments)
+        except ShapeInferenceError as error:
+            how = f"cannot be followed: {str(error.__cause__ or error).partition(chr(10))[0]}"
+            return [spoiled(site.cause(Effect.UNKNOWN, how))] * len(site.outputs)
+
+    def _passed(self, refs: Sequence[str]) -> _Arguments:
+        first, second = (tuple(view.passed(ref) for ref in refs) for view in self._views)
+        return first, second
+
+    def _branch(self, site: Site, values: list[Value], names: list[str], arguments: _Arguments) -> list[Value]:
+        chooses = values[0]
+        known = site.constant(0)
+        if known is not None and known.size == 1 and len(names) > 1:
+            index = int(known) if site.node.op.endswith("Case") else int(not known)
+            return self._flow.results(names[min(max(index, 0), len(names) - 1)], values[1:], arguments)
+        found = [self._flow.results(name, values[1:], arguments) for name in names]
+        apart = site.cause(Effect.UNKNOWN, "has its rows elsewhere in each of its branches")
+        results = [either(each, apart) for each in zip(*found, strict=True)]
+        if chooses.spoiled or chooses.rows:
+            return [spoiled(site.cause(Effect.UNKNOWN, "takes a branch that the rows decide together"))] * len(results)
+        return [
+            replace(r, turn=r.turn or chooses.turn, count=r.count or chooses.count, place=r.place or chooses.place)
+            for r in results
+        ]
+
+    def _loop(self, site: Site, values: list[Value]) -> list[Value]:
+        body, cond = (site.node.attr[a].func.name for a in ("body", "cond"))
+        # What goes around a loop has the shapes that all turns have in common: those of its results.
+        arguments = self._passed(site.outputs)
+        apart = site.cause(Effect.UNKNOWN, "has its rows elsewhere after each turn")
+        state = list(values)
+        for _ in range(_MAX_TURNS):
+            results = self._flow.results(body, state, arguments)
+            following = [self._after_turn(site, *pair, apart) for pair in zip(state, results, strict=True)]
+            if following == state:
+                break
+            state = following
+        else:
+            return [spoiled(site.cause(Effect.UNKNOWN, "changes in every turn"))] * len(state)
+        (goes_on,) = self._flow.results(cond, state, arguments)
+        if goes_on.spoiled or goes_on.rows or goes_on.turn:
+            cause = worst((goes_on.spoiled, None))
+            how = "runs until all rows are done" if cause is None else f"runs until all rows are done: {cause}"
+            return [spoiled(site.cause(Effect.UNKNOWN, how)) if v.varies else v for v in state]
+        return state
+
+    @staticmethod
+    def _after_turn(site: Site, before: Value, after: Value, apart: Cause) -> Value:
+        if after.turn == site.node.attr["body"].func.name:
+            return spoiled(site.cause(Effect.MIXES, "carries a value from one row to the next"))
+        return either([before, after], apart)
+
+    def _by_turn(self, node: NodeDef) -> bool:
+        """Whether the index into a list is an argument of this function that it returns one greater."""
+        if node.op == "TensorListPushBack":
+            return True
+        if node.op not in _INDEXED_LISTS:
+            return False
+        function = self._function
+        index = edit.data_inputs(node)[_INDEXED_LISTS[node.op]]
+        arguments = [a.name for a in function.signature.input_arg]
+        nodes = {n.name: n for n in self._scope.nodes}
+        index = _before_identities(index, nodes)
+        if index not in arguments or arguments.index(index) >= len(function.signature.output_arg):
+            return False
+        result = function.signature.output_arg[arguments.index(index)].name
+        step = nodes.get(edit.producer_of(_before_identities(function.ret[result], nodes)))
+        if step is None or step.op not in ("Add", "AddV2"):
+            return False
+        operands = [_before_identities(ref, nodes) for ref in edit.data_inputs(step)]
+        others = [ref for ref in operands if ref != index]
+        ones = [self._views[0].value(ref) for ref in others]
+        return len(ones) == 1 and ones[0] is not None and bool((ones[0] == 1).all())
+
+
+def _before_identities(ref: str, nodes: dict[str, NodeDef]) -> str:
+    """The tensor that chains of Identity copy to `ref`."""
+    producer = nodes.get(edit.producer_of(ref))
+    while producer is not None and producer.op == "Identity":
+        ref = edit.data_inputs(producer)[0]
+        producer = nodes.get(edit.producer_of(ref))
+    return ref

@@ -1,0 +1,116 @@
+"""Reading and writing by index among the rows of a batch: each row must look in its own place only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from converter.passes.batching.rows.folds import lost
+from converter.passes.batching.rows.site import Site, growing_axis
+from converter.passes.batching.rows.values import CONSTANT, Axis, Effect, Value, either, union
+
+
+def gather_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
+    params, index = values[0], values[1]
+    at = site.constant(2) if len(values) > 2 else np.array(0)
+    rank = site.rank(0)
+    if params.axis is None or at is None or not rank or params.axis.dim != int(at) % rank:
+        return None
+    shared = site.int_attr("batch_dims")
+    return _looked_up(site, params, index, None, params.axis.dim - shared)
+
+
+def gather_nd_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
+    params, index, known = values[0], values[1], site.extents(1)
+    if params.axis is None or known is None or known[-1] is None or params.axis.dim >= known[-1].fixed:
+        return None
+    return _looked_up(site, params, index, params.axis.dim, 0)
+
+
+def crop_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
+    """Of images, each box from the one that box_ind names."""
+    if values[0].axis is None or values[0].axis.dim != 0:
+        return None
+    found = _looked_up(site, values[0], values[2], None, 0, index_input=2)
+    if found is None or found[0].spoiled:
+        return found
+    return [replace(found[0], place=values[0].place or values[1].place)]
+
+
+def _looked_up(
+    site: Site, params: Value, index: Value, component: int | None, shift: int, index_input: int = 1
+) -> list[Value] | None:
+    """Looks up among the rows: each row must look in its own place only."""
+    if not params.by_row or params.axis is None:
+        return None
+    if index.axis is None:
+        return lost(site, Effect.MIXES, "gives the same row to all")
+    axis = Axis(index.axis.dim + shift, index.axis.outer, index.axis.inner)
+    known = site.values(index_input)
+    if known is not None:
+        if not all(_is_own(v, s, params.axis, index.axis, component) for v, s in zip(known, site.sizes, strict=True)):
+            return lost(site, Effect.MIXES, "looks up other rows")
+        return [replace(params, axis=axis)]
+    if index.place is None:
+        return lost(site, Effect.MIXES, "looks up among all rows by what a row holds")
+    # Made of the row's own place and of what it holds: its place picks its part of the dimension.
+    if index.count is not None and params.axis.outer == 1:
+        return lost(site, Effect.UNKNOWN, "looks up rows by an index that depends on their number")
+    return [replace(union([params, index], axis), place=params.place, count=params.count)]
+
+
+def _is_own(values: np.ndarray[Any, Any], rows: int, looked: Axis, index: Axis, component: int | None) -> bool:
+    """Whether an index names, for every row, indices of that row."""
+    if component is not None:
+        values = values[..., component]
+    at = np.arange(values.shape[index.dim]) // index.inner % rows
+    own = at.reshape([-1 if d == index.dim else 1 for d in range(values.ndim)])
+    return bool(np.all(values // looked.inner % rows == own))
+
+
+def scatter_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
+    """Writes into a tensor, or into zeros, by index."""
+    onto, index, updates = (values[0], values[1], values[2]) if site.node.op != "ScatterNd" else (CONSTANT, *values[:2])
+    place = 0 if site.node.op == "ScatterNd" else 1
+    if any(v.spoiled for v in (onto, index, updates)):
+        return None
+    known, rank = site.extents(place), site.rank(place)
+    if known is None or rank is None or known[-1] is None or known[-1].grows:
+        return lost(site, Effect.UNKNOWN, "writes by an index of unknown size")
+    depth = int(known[-1].fixed)
+    written = site.output_extents(0)
+    if index.axis is None:
+        axis = updates.axis
+        if axis is not None and updates.by_row:
+            if axis.dim < rank - 1:
+                return lost(site, Effect.UNKNOWN, "writes rows to fixed places")
+            axis = replace(axis, dim=depth + axis.dim - (rank - 1))
+        if onto.by_row and onto.axis is not None and onto.axis.dim < depth:
+            return lost(site, Effect.MIXES, "writes to certain rows only")
+        moved = replace(updates, axis=axis)
+        return [either([onto, index, moved], site.cause(Effect.UNKNOWN, "writes rows into one another"))]
+    target = onto.axis or growing_axis(written)
+    own = site.values(place)
+    if target is None or target.dim >= depth:
+        return lost(site, Effect.UNKNOWN, "writes rows by an index that cannot be followed")
+    if own is None and index.place is None:
+        return lost(site, Effect.UNKNOWN, "writes rows by what they hold")
+    if own is not None and not all(
+        _is_own(v, s, target, index.axis, target.dim) for v, s in zip(own, site.sizes, strict=True)
+    ):
+        return lost(site, Effect.MIXES, "writes to other rows")
+    return [replace(union([onto, index, updates], target), place=onto.place or updates.place)]
+
+
+def update_slice(site: Site, values: Sequence[Value]) -> list[Value] | None:
+    """XlaDynamicUpdateSlice: an update as large as the tensor along the rows begins at their start."""
+    old, new = site.extents(0), site.extents(1)
+    axis = values[0].axis or values[1].axis
+    if axis is None or old is None or new is None:
+        return None
+    if old[axis.dim] is None or old[axis.dim] != new[axis.dim]:
+        return lost(site, Effect.UNKNOWN, "writes to a part of the rows")
+    return [either(values[:2], site.cause(Effect.MIXES, "combines different rows"))]

@@ -1,0 +1,171 @@
+"""What one node does to the rows of a batch: its inputs' values give its outputs'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from converter.passes.batching.rows.labels import PART, UNSURE, Label, Labels
+from converter.passes.batching.rows.ops import fold_of, labels_of
+from converter.passes.batching.rows.site import Site, growing_axis
+from converter.passes.batching.rows.values import Axis, Cause, Effect, Value, is_mixed, spoiled, union, worst
+
+# Inputs that say how large or where, and are no part of what comes out.
+_TABLE: tuple[tuple[str, tuple[int, ...]], ...] = (
+    (
+        """All Any ArgMax ArgMin BatchToSpaceND Bincount BroadcastTo Cumprod Cumsum CumulativeLogsumexp DenseBincount
+        EuclideanNorm ExpandDims Max Mean Min MirrorPad Multinomial OneHot Pad PadV2 Prod ReduceJoin Reshape ResizeArea
+        ResizeBicubic ResizeBilinear ResizeNearestNeighbor Reverse ReverseV2 SpaceToBatchND Sum TensorListFromTensor
+        TensorListSetItem TensorListStack Tile TopKV2 Transpose""",
+        (1,),
+    ),
+    (
+        "Concat Conv2DBackpropInput Conv3DBackpropInputV2 DepthwiseConv2dNativeBackpropInput Fill RandomStandardNormal "
+        " RandomUniform RandomUniformInt Split TruncatedNormal",
+        (0,),
+    ),
+    ("ConcatV2", (-1,)),
+    ("GatherV2 LinSpace ScatterNd XlaDynamicUpdateSlice", (2,)),
+    ("EmptyTensorList TensorListReserve", (0, 1)),
+    ("Roll Slice SplitV TensorListGetItem XlaDynamicSlice", (1, 2)),
+    ("StridedSlice", (1, 2, 3)),
+    ("Range", (0, 1, 2)),
+)
+_SETTINGS = {op: settings for names, settings in _TABLE for op in names.split()}
+# Of these, settings decide about sizes alone.
+_SIZES_ONLY = {"Reshape", "Fill", "BroadcastTo", "Tile", "RandomUniform", "RandomStandardNormal", "TruncatedNormal"}
+_SIZES_ONLY |= {"Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput"}
+
+
+_BY_INDEX = {"Gather", "GatherV2", "GatherNd"}
+
+
+def transfer(site: Site, values: Sequence[Value]) -> list[Value]:
+    """The values of a node's outputs, for a node that calls nothing."""
+    settings = {i % len(values) for i in _SETTINGS.get(site.node.op, ()) if values}
+    data = [v for i, v in enumerate(values) if i not in settings]
+    return [_checked(site, i, v) for i, v in enumerate(_transferred(site, values, data, settings))]
+
+
+def _transferred(site: Site, values: Sequence[Value], data: Sequence[Value], settings: set[int]) -> list[Value]:
+    count = len(site.outputs)
+    bad = worst(v.spoiled for v in data)
+    if bad is not None and site.node.op in _BY_INDEX and values[0].rows and not values[0].spoiled and _many(site):
+        return [spoiled(site.cause(Effect.UNKNOWN, f"picks rows by what cannot be followed: {bad}"))] * count
+    if bad is not None:
+        known = fold_of(site.node.op) is not None or labels_of(site) is not None
+        lost = bad if known else site.cause(Effect.UNKNOWN, f"is an op that the converter cannot follow, behind {bad}")
+        return [spoiled(lost)] * count
+    set_by = [values[i] for i in sorted(settings)]
+    if any(v.spoiled or v.rows for v in set_by):
+        return [spoiled(site.cause(Effect.UNKNOWN, "has a size or a place that the rows decide together"))] * count
+    fold = fold_of(site.node.op)
+    found = None if fold is None else fold(site, values)
+    if found is not None:
+        return found
+    if is_mixed(values):
+        return [spoiled(site.cause(Effect.MIXES, "combines the row of a loop's turn with other rows"))] * count
+    if any(v.turn for v in values):
+        return [union(values, None)] * count
+    if not any(v.axis for v in data):
+        made = union(data, None)
+        if site.node.op not in _SIZES_ONLY:
+            made = replace(made, count=made.count or next((v.count for v in set_by if v.count), None))
+        return [made] * count
+    labels = labels_of(site)
+    if labels is not None:
+        return _labelled(site, labels, values, settings)
+    if any(v.rows for v in data):
+        return [spoiled(site.cause(Effect.UNKNOWN, "is an op whose rows the converter cannot follow"))] * count
+    return [union(data, None)] * count
+
+
+def _many(site: Site) -> bool:
+    """Whether there may be as many indices as rows: the same index for all rows surely mixes them."""
+    known = site.extents(1)
+    return known is None or any(e is None or e.grows for e in known)
+
+
+def _labelled(site: Site, labels: Labels, values: Sequence[Value], settings: set[int]) -> list[Value]:
+    kept = {label for output in labels.outputs for label in output if label is not None}
+    along: dict[Label, list[Value]] = {}
+    causes: list[Cause | None] = []
+    counts: list[Cause | None] = []
+    data = []
+    for i, value in enumerate(values):
+        if i in settings:
+            continue
+        data.append(value)
+        if value.axis is None:
+            continue
+        given = labels.inputs[i] if i < len(labels.inputs) else ()
+        label = given[value.axis.dim] if value.axis.dim < len(given) else UNSURE
+        if label in kept and label not in (PART, UNSURE):
+            along.setdefault(label, []).append(value)
+        elif value.rows:
+            causes.append(_consumed(site, i, label, value.axis))
+        elif label not in (PART, UNSURE):
+            counts.append(site.cause(Effect.COUNTS, "works along the number of rows"))
+    causes += [_conflict(site, found) for found in along.values()]
+    lines = [label for label, found in along.items() if any(v.rows for v in found)]
+    if len(lines) > 1:
+        causes.append(site.cause(Effect.MIXES, "combines every row with every other"))
+    bad = worst(causes)
+    if bad is not None:
+        return [spoiled(bad)] * len(site.outputs)
+    made = union(data, None)
+    made = replace(made, count=made.count or next((c for c in counts if c), None))
+    return [replace(made, axis=_axis(output, along)) for output in labels.outputs]
+
+
+def _consumed(site: Site, index: int, label: Label, axis: Axis) -> Cause:
+    where = f'dimension {axis.dim} of "{site.inputs[index]}"'
+    if label == UNSURE or (label == PART and (axis.outer, axis.inner) != (1, 1)):
+        return site.cause(Effect.UNKNOWN, f"takes the rows in {where}, where they cannot be followed")
+    how = "picks some of the rows" if label == PART else "works across the rows of the batch"
+    return site.cause(Effect.MIXES, f"{how}, in {where}")
+
+
+def _conflict(site: Site, found: Sequence[Value]) -> Cause | None:
+    """Rows that lie along one dimension in two ways do not meet their own."""
+    folds = {(v.axis.outer, v.axis.inner) for v in found if v.axis is not None and v.rows}
+    return site.cause(Effect.MIXES, "combines different rows") if len(folds) > 1 else None
+
+
+def _axis(output: Sequence[Label], along: dict[Label, list[Value]]) -> Axis | None:
+    """Of an output, where the rows lie; of two dimensions the one in which contents differ."""
+    ranked = sorted(
+        (
+            (not any(v.rows for v in along[label]), not any(v.by_row for v in along[label]), dim)
+            for dim, label in enumerate(output)
+            if label in along
+        ),
+    )
+    if not ranked:
+        return None
+    dim = ranked[0][-1]
+    value = max(along[output[dim]], key=lambda v: (v.rows, v.by_row))
+    return None if value.axis is None else replace(value.axis, dim=dim)
+
+
+def _checked(site: Site, index: int, value: Value) -> Value:
+    """Holds what a rule says against the sizes that inference knows."""
+    if value.spoiled is not None or value.turn or site.lists:
+        return value
+    known = site.output_extents(index)
+    if value.axis is not None:
+        extent = known[value.axis.dim] if known is not None and value.axis.dim < len(known) else None
+        fits = extent is None or (extent.is_rows and extent.per_row == value.axis.outer * value.axis.inner)
+        if known is not None and (value.axis.dim >= len(known) or not fits):
+            value = replace(value, axis=None)
+    if value.axis is None:
+        if value.rows:
+            return spoiled(site.cause(Effect.UNKNOWN, "gives a shape in which the rows cannot be found"))
+        value = replace(value, axis=growing_axis(known))
+        if value.axis is not None and not value.varies and site.node.op in ("Slice", "StridedSlice"):
+            value = replace(value, place=site.cause(Effect.PLACES, "gives every row what stands at its place"))
+    if (value.count or value.place) and not value.rows:
+        values = site.output_values(index)
+        if values is not None and values[0].shape == values[1].shape and (values[0] == values[1]).all():
+            return replace(value, count=None, place=None)
+    return value

@@ -1,0 +1,190 @@
+"""Which functions a conversion to bfloat16 works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensorflow.core.framework import types_pb2
+
+from converter.analysis import tpu
+from converter.errors import ConversionError
+from converter.graph import calls, edit
+from converter.graph.model import Model, NodeDef
+from converter.options.parse import Scope as ConversionScope
+from converter.passes.bfloat16.type_graph import follows_calls
+from converter.passes.pass_result import PassResult
+
+# On the calls that lead into converted code: later runs leave it alone. A FunctionDef cannot carry it, the loader
+# refuses function attributes that it does not know.
+DONE_ATTR = "_tpu_convert_bfloat16"
+_BFLOAT16 = types_pb2.DT_BFLOAT16
+_MAX_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Region:
+    """What one run converts.
+
+    Attributes:
+      scopes: functions -> whether they run on the TPU.
+      on_both: functions of `scopes` that run on the CPU as well and are to be converted there too; none are left once
+        the TPU code has copies of its own.
+      observed: functions around them, through which values come.
+      entries: calls that lead into converted code.
+      fixed: functions of `scopes` whose arguments and results stay float32.
+    """
+
+    scopes: dict[str, bool] = field(default_factory=dict)
+    on_both: list[str] = field(default_factory=list)
+    observed: list[str] = field(default_factory=list)
+    entries: list[NodeDef] = field(default_factory=list)
+    fixed: list[str] = field(default_factory=list)
+
+
+def find_region(model: Model, scope: ConversionScope, result: PassResult) -> Region:
+    """What is left to convert; what is converted already is a skip in `result`."""
+    computations = tpu.tpu_computations(model)
+    for computation in computations:
+        if DONE_ATTR in computation.call.attr:
+            result.skipped(tpu.display_name(model, computation), "computes in bfloat16 already")
+    entries = [c.call for c in computations if is_entry(c.call)]
+    graph = calls.call_graph(model)
+    on_tpu = _followed(model, list(dict.fromkeys(c.attr["f"].func.name for c in entries)))
+    scopes = dict.fromkeys(on_tpu, True)
+    on_both: list[str] = []
+    if scope is ConversionScope.ALL:
+        tpu_code = set(tpu.tpu_scopes(model))
+        roots = _signature_calls(model)
+        for node in roots:
+            if DONE_ATTR in node.attr:
+                result.skipped(node.name, "computes in bfloat16 already")
+        roots = [n for n in roots if DONE_ATTR not in n.attr]
+        called = [f for n in roots if n.op != tpu.TPU_CALL for f in calls.called_functions(n, model)]
+        served = _followed(model, called, through_tpu=False)
+        on_both = [name for name in served if name in scopes]
+        scopes |= dict.fromkeys((name for name in served if name not in tpu_code), False)
+        entries += roots
+    visible = _batched(model).union(model.object_graph.concrete_functions)
+    on_cpu = [name for name, is_tpu in scopes.items() if not is_tpu] + on_both
+    fixed = [name for name in on_cpu if name in visible]
+    observed = [n for n in calls.callers_of(graph, scopes) if n not in scopes]
+    return Region(scopes, on_both, observed, entries, fixed)
+
+
+def is_entry(node: NodeDef) -> bool:
+    """Whether `node` is a TPU call that leads into code which is not converted yet."""
+    return bool(node.op == tpu.TPU_CALL) and DONE_ATTR not in node.attr
+
+
+def _followed(model: Model, roots: list[str], through_tpu: bool = True) -> list[str]:
+    """`roots` and all functions that they reach through calls whose types can change with them."""
+    seen: dict[str, None] = {}
+    avoided: list[str] = []
+    stack = roots[::-1]
+    while stack:
+        name = stack.pop()
+        if name in seen or name not in model.functions:
+            continue
+        seen[name] = None
+        for node in model.functions[name].node_def:
+            called = calls.called_functions(node, model)
+            if not called or (node.op == tpu.TPU_CALL and not through_tpu):
+                continue
+            if follows_calls(node, model) or node.op == tpu.BATCH_CALL:
+                stack += called
+            else:
+                avoided += called
+    # What an op calls that fixes the types of its functions stays as it is, whoever else calls it.
+    fixed = set(calls.reachable(calls.call_graph(model), avoided)) if avoided else set()
+    return [name for name in seen if name not in fixed]
+
+
+def _signature_calls(model: Model) -> list[NodeDef]:
+    """Nodes of the main graph by which signatures call functions."""
+    return [n for n in calls.served_nodes(model) if calls.called_functions(n, model)]
+
+
+def _batched(model: Model) -> set[str]:
+    """Functions of BatchFunction ops, which the batching thread feeds with what the requests hold."""
+    found = edit.nodes_where(model, lambda n: bool(n.op == tpu.BATCH_CALL))
+    return {name for _, node in found for name in calls.called_functions(node, model)}
+
+
+def copy_shared(model: Model, region: Region, result: PassResult) -> Region:
+    """Gives converted TPU code its own copy of every function that anything else refers to."""
+    on_tpu = {name for name, is_tpu in region.scopes.items() if is_tpu}
+    elsewhere: dict[str, None] = {}
+    for scope in model.scopes():
+        if scope.name in on_tpu:
+            continue
+        for node in scope.nodes:
+            if not is_entry(node):
+                elsewhere.update(dict.fromkeys(calls.called_functions(node, model)))
+    elsewhere.update(dict.fromkeys(model.object_graph.concrete_functions))
+    graph = calls.call_graph(model)
+    shared = [n for n in calls.reachable(graph, [n for n in elsewhere if n in on_tpu]) if n in on_tpu]
+    if not shared:
+        return region
+    copies = {name: str(edit.clone_function(model, name, "bfloat16").signature.name) for name in shared}
+    for name, copy in copies.items():
+        result.changed(name, f"copied to {copy}, because other code uses it as well")
+    scopes = {copies.get(name, name): is_tpu for name, is_tpu in region.scopes.items()}
+    scopes |= dict.fromkeys(region.on_both, False)  # all of these are shared: the CPU refers to them
+    for name, is_tpu in scopes.items():
+        if is_tpu:
+            for node in model.functions[name].node_def:
+                calls.rename_callees(node, copies)
+    for entry in region.entries:
+        if entry.op == tpu.TPU_CALL:
+            calls.rename_callees(entry, copies)
+    observed = [n for n in calls.callers_of(calls.call_graph(model), scopes) if n not in scopes]
+    return Region(scopes, [], observed, region.entries, region.fixed)
+
+
+def refuse_existing_bfloat16(model: Model, region: Region) -> None:
+    """Raises ConversionError if anything in the region is bfloat16 before any of it is converted."""
+    stubs = _stubs(model)
+    found: list[tuple[NodeDef, str]] = []
+    for name in region.scopes:
+        scope = model.scope(name)
+        converted = any(n.op == tpu.TPU_CALL and DONE_ATTR in n.attr for n in scope.nodes)
+        for node in scope.nodes:
+            # A converted TPU call has bfloat16 casts around it. Calls and markers only pass on what others hold.
+            passes_on = calls.called_functions(node, model) or tpu.is_boundary(node)
+            if _holds_bfloat16(node) and not passes_on and not (converted and node.op == "Cast"):
+                found.append((node, stubs.get(name, name)))
+    if not found:
+        return
+    shown = ", ".join(f'"{n.name}" ({n.op}) in {function}' for n, function in found[:_MAX_NAMED])
+    more = f", and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
+    raise ConversionError(
+        f"The bfloat16 optimization found bfloat16 ops in the model, expected none: {shown}{more}. Whoever made them "
+        "chose the precision of the ops around them as well, which converting these would upset. Turn the optimization "
+        "off (`bfloat16_optimization: DISABLED`), or convert all the same with "
+        "`bfloat16_optimization_options { skip_safety_checks: true }`."
+    )
+
+
+def _stubs(model: Model) -> dict[str, str]:
+    """Functions that putting a function on the TPU has made of it -> that function, which is what users know."""
+    stubs: dict[str, str] = {}
+    for computation in tpu.tpu_computations(model):
+        if computation.scope.function is not None:
+            on_tpu = computation.function
+            called = [f for node in on_tpu.node_def for f in calls.called_functions(node, model)]
+            stubs |= dict.fromkeys([on_tpu.signature.name, *called], computation.scope.name)
+    return stubs
+
+
+def _holds_bfloat16(node: NodeDef) -> bool:
+    return any(_BFLOAT16 in _types(value) for value in node.attr.values())
+
+
+def _types(value: Any) -> Iterator[int]:
+    kind = value.WhichOneof("value")
+    if kind == "type":
+        yield value.type
+    elif kind == "list":
+        yield from value.list.type

@@ -1,0 +1,120 @@
+"""The tensors that cross between CPU and TPU at one TPU call, and the markers through which they do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tensorflow.core.framework import types_pb2
+
+from converter.analysis import tpu
+from converter.analysis.shape_graph import FunctionShapes
+from converter.graph import edit, outside
+from converter.graph.model import FunctionDef, Model, NodeDef
+from converter.graph.shapes import Shape
+from converter.passes.pass_result import PassResult
+
+_SHARDING_ATTR = "_XlaSharding"
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """One tensor that crosses at a TPU call: argument or result `index` of the TPU function."""
+
+    is_input: bool
+    index: int
+    name: str
+    dtype: int
+    shape: Shape
+    chain: tuple[NodeDef, ...]
+    """Inside the TPU function, the nodes from argument or result to the tagged Identity, the last one."""
+
+    @property
+    def marker(self) -> NodeDef:
+        return self.chain[-1]
+
+    @property
+    def dtype_name(self) -> str:
+        return edit.dtype_name(self.dtype)
+
+    @property
+    def where(self) -> str:
+        return f"{'input' if self.is_input else 'output'} {self.name}"
+
+
+def find_crossings(
+    model: Model, computation: tpu.TpuComputation, inferred: FunctionShapes, where: str, result: PassResult
+) -> list[Crossing]:
+    """The tensors that cross through markers that can be rewritten; the others are reported as skipped."""
+    function, call, scope = computation.function, computation.call, computation.scope
+    nodes = {n.name: n for n in function.node_def}
+    consumers = _consumers(function)
+    named = [name for scope_name, name in outside.names(model) if scope_name == function.signature.name]
+    captured = {edit.producer_of(name) for name in named}
+    found: list[Crossing] = []
+
+    def add(is_input: bool, index: int, declared: Any, ref: str, chain: list[NodeDef]) -> None:
+        crossing = Crossing(is_input, index, declared.name, declared.type, inferred.of(ref), tuple(chain))
+        attrs = [n.attr for n in chain]
+        if is_input and index in function.arg_attr:
+            attrs.append(function.arg_attr[index].attr)
+        if any(_SHARDING_ATTR in a for a in attrs):
+            result.skipped(f"{where}, {crossing.where}", "has a sharding of its own")
+        elif any(n.name in captured for n in chain):
+            result.skipped(f"{where}, {crossing.where}", "a gradient function captured it inside the TPU function")
+        elif not chain or any(chain[-1] is f.chain[-1] for f in found):
+            way = "enter" if is_input else "leave"
+            reason = f"does not {way} the TPU through a marker of one replica that is its own"
+            result.skipped(f"{where}, {crossing.where}", reason)
+        else:
+            found.append(crossing)
+
+    for index, argument in enumerate(function.signature.input_arg):
+        if argument.type != types_pb2.DT_RESOURCE:
+            chain = _input_chain(argument.name, consumers)
+            add(True, index, argument, edit.data_inputs(call)[index], chain)
+    for index, output in enumerate(function.signature.output_arg):
+        chain = _output_chain(function.ret[output.name], nodes, consumers)
+        add(False, index, output, scope.ref(call.name, "output", index, index), chain)
+    return found
+
+
+def _consumers(function: FunctionDef) -> dict[str, list[NodeDef | None]]:
+    """Tensor -> nodes that use it, None standing for a result of the function."""
+    uses: dict[str, list[NodeDef | None]] = {}
+    for node in function.node_def:
+        for ref in edit.data_inputs(node):
+            uses.setdefault(ref, []).append(node)
+    for ref in function.ret.values():
+        uses.setdefault(ref, []).append(None)
+    return uses
+
+
+def _input_chain(argument: str, consumers: dict[str, list[NodeDef | None]]) -> list[NodeDef]:
+    """The TPUReplicatedInput that alone takes this argument, and the tagged Identity behind it; empty without."""
+    replicated = _only(consumers.get(argument, []))
+    if replicated is None or replicated.op != "TPUReplicatedInput" or len(edit.data_inputs(replicated)) != 1:
+        return []
+    identity = _only(consumers.get(f"{replicated.name}:output:0", []))
+    return [replicated, identity] if identity is not None and _is_marker(identity) else []
+
+
+def _output_chain(ref: str, nodes: dict[str, NodeDef], consumers: dict[str, list[NodeDef | None]]) -> list[NodeDef]:
+    """From the result `ref` back: Identities, the TPUReplicatedOutput, the tagged Identity before it; else empty."""
+    chain: list[NodeDef] = []
+    while len(consumers.get(ref, [])) == 1 and (node := nodes.get(edit.producer_of(ref))) is not None:
+        chain.append(node)
+        if len(chain) > 1 and chain[-2].op == "TPUReplicatedOutput":
+            return chain if _is_marker(node) else []
+        if node.op != "Identity" and (node.op != "TPUReplicatedOutput" or node.attr["num_replicas"].i != 1):
+            return []
+        ref = edit.data_inputs(node)[0]
+    return []
+
+
+def _only(found: list[NodeDef | None]) -> NodeDef | None:
+    return found[0] if len(found) == 1 else None
+
+
+def _is_marker(node: NodeDef) -> bool:
+    return bool(node.op == "Identity" and tpu.CLUSTER_ATTR in node.attr)

@@ -1,0 +1,81 @@
+"""bfloat16 on the CPU as the TPU computes it.
+
+before:  Einsum[bfloat16](x, y)
+after:   Cast[float32 to bfloat16](Einsum[float32](Cast[bfloat16 to float32](x), Cast[bfloat16 to float32](y)))
+
+1. The TPU multiplies bfloat16 and sums up in float32. Some of TensorFlow's CPU kernels sum up in bfloat16 too, off by
+   several times what rounding the result costs: a CPU twin with them would say little of the model on the TPU.
+2. Some ops have no CPU kernel for bfloat16 at all, such as Lgamma.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tensorflow.core.framework import types_pb2
+
+from converter.graph import edit, ops
+from converter.graph.edit import make_node, type_attr
+from converter.graph.kernels import has_cpu_kernel
+from converter.graph.model import Model, NodeDef, Scope
+
+_FLOAT, _BFLOAT16 = types_pb2.DT_FLOAT, types_pb2.DT_BFLOAT16
+_OPAQUE = (types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT)
+# Measured with random values: relative errors of 0.4 to 2.7 %, where rounding the result costs 0.17 %.
+_SUMS_IN_BFLOAT16 = {"Einsum", "DepthwiseConv2dNative", "AvgPool", "AvgPool3D", "Cumsum", "Cumprod"}
+
+
+def compute_in_float32(model: Model, functions: Iterable[str]) -> int:
+    """Rewrites these functions of `model` in place; returns the number of nodes that now compute in float32."""
+    count = 0
+    for scope in map(model.scope, functions):
+        names: edit.UniqueNames | None = None
+        renamed: dict[str, str] = {}
+        rounding: set[str] = set()
+        for node in list(scope.nodes):
+            attrs = _bfloat16_attrs(node)
+            definition = ops.op_def(node.op, model) if attrs else None
+            if definition is None or not _needs_float32(node, attrs, definition):
+                continue
+            names = names or edit.UniqueNames(scope)
+            outputs = ops.output_slots(node, definition)
+            _widen(scope, node, attrs, definition, names)
+            for i, slot in enumerate(outputs):
+                if slot.dtype == _BFLOAT16:
+                    ref = scope.ref(node.name, slot.arg, slot.index, i)
+                    rounded = _add_cast(scope, names(f"{node.name}/bfloat16"), ref, _FLOAT, _BFLOAT16)
+                    renamed[edit.canonical_ref(ref, scope)] = scope.ref(rounded, "y", 0, 0)
+                    rounding.add(rounded)
+            count += 1
+        edit.rewire(scope, renamed, except_nodes=rounding)
+    return count
+
+
+def _bfloat16_attrs(node: NodeDef) -> list[str]:
+    return sorted(name for name, value in node.attr.items() if value.type == _BFLOAT16)
+
+
+def _needs_float32(node: NodeDef, attrs: list[str], definition: Any) -> bool:
+    if node.op in _SUMS_IN_BFLOAT16:
+        return True
+    slots = (*ops.input_slots(node, definition), *ops.output_slots(node, definition))
+    if any(slot.dtype in _OPAQUE for slot in slots):
+        return False
+    return not has_cpu_kernel(node.op, attrs, "bfloat16") and has_cpu_kernel(node.op, attrs, "float32")
+
+
+def _widen(scope: Scope, node: NodeDef, attrs: list[str], definition: Any, names: edit.UniqueNames) -> None:
+    taken = ops.input_slots(node, definition)
+    for attr in attrs:
+        node.attr[attr].type = _FLOAT
+    for position, (slot, ref) in enumerate(zip(taken, edit.data_inputs(node), strict=True)):
+        if slot.dtype == _BFLOAT16:
+            cast = _add_cast(scope, names(f"{node.name}/float32"), ref, _BFLOAT16, _FLOAT)
+            node.input[position] = scope.ref(cast, "y", 0, 0)
+
+
+def _add_cast(scope: Scope, name: str, ref: str, source: int, target: int) -> str:
+    cast = make_node(name, "Cast", [ref], SrcT=type_attr(source), DstT=type_attr(target))
+    scope.nodes.add().CopyFrom(cast)
+    return name

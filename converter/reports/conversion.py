@@ -1,0 +1,144 @@
+"""What a conversion did, as text in the layout of the reference and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from converter.analysis.cost import Cost
+from converter.analysis.workload import Workload
+from converter.passes.pass_result import PassReport
+
+_CPU_ROW = "[CPU cost]"
+_PERCENT_WIDTH = 10
+_COST_WIDTH = 8
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """The outcome of one conversion.
+
+    Attributes:
+      cost: cost of the converted model by the heuristic of `converter.analysis.cost`.
+      passes: in the order in which they ran.
+      input_bytes, output_bytes: sizes on disk of the SavedModels; output is None for a dry run.
+      seconds: wall time by stage (read, verify, write), passes apart.
+      versions: of tpu-convert, tensorflow and the TensorFlow that exported the model.
+      notes: remarks on the conversion as a whole.
+      workload: FLOPs and bytes of the converted model, if they were asked for.
+    """
+
+    cost: Cost
+    passes: tuple[PassReport, ...]
+    input_bytes: int
+    output_bytes: int | None
+    seconds: dict[str, float]
+    versions: dict[str, str]
+    notes: tuple[str, ...] = field(default=())
+    workload: Workload | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(w for p in self.passes for w in p.result.warnings)
+
+    @property
+    def changed(self) -> bool:
+        return any(p.result.changes for p in self.passes)
+
+    def text(self) -> str:
+        """The report block, to the letter in the layout of the reference."""
+        total = self.cost.total
+        tpu, cpu = self.cost.tpu_total, self.cost.cpu
+        lines = [
+            "-------- Conversion Report --------",
+            f"TPU cost of the model: {_percent(tpu, total):>5}% ({tpu}/{total})",
+            f"CPU cost of the model: {_percent(cpu, total):>5}% ({cpu}/{total})",
+            "",
+            "Cost breakdown",
+            "=" * 32,
+            _row("%", "Cost", "Name"),
+            "-" * 32,
+            *(_row(_percent(cost, total), str(cost), name) for cost, name in self._rows()),
+            "-" * 32,
+        ]
+        return "\n".join(lines)
+
+    def summary(self) -> list[str]:
+        """What batching and the optimizations did, in a few lines for people; all of it is in `to_json`."""
+        lines = []
+        for details in (p.result.details for p in self.passes):
+            for other, named in details.get("same_signatures", {}).items():
+                lines.append(f"Also on the TPU: signature {other}, which is the same function as {named}")
+            for batched in details.get("batched", ()):
+                padding = ", ".join(f"{row['rows']} -> {row['padded_to']}" for row in batched["padding"])
+                lines.append(f"Batched: {batched['name']}" + (f" (rows padded {padding})" if padding else ""))
+            lines += [f"Not batched: {name}: {reason}" for name, reason in details.get("not_batched", {}).items()]
+            lines += [
+                f"Cannot tell whether rows of a batch influence each other in {name}: {why}"
+                for name, why in details.get("rows_unclear", {}).items()
+            ]
+            if "variable_bytes_before" in details:
+                lines.append(
+                    f"bfloat16: variables {details['variable_bytes_before']:,} -> {details['variable_bytes_after']:,} "
+                    f"bytes, {sum(details['converted_ops'].values())} ops converted, {details['casts']} casts"
+                )
+                kept = [
+                    f"{count} {op} ({reason})"
+                    for op, reasons in details["kept_ops"].items()
+                    for reason, count in reasons.items()
+                ]
+                lines += [f"Kept float32: {', '.join(kept)}"] if kept else []
+            for row in details.get("crossing", ()):
+                if row["shape"] != row["crosses_as"]:
+                    before, after = row["bytes_before"], row["bytes_after"]
+                    gain = f"{before:,} -> {after:,} bytes" if after < before else "copied instead of transposed"
+                    lines.append(
+                        f"{row['tpu_function']}: {row['tensor']} {row['dtype']}{row['shape']} crosses as "
+                        f"{row['crosses_as']}, {gain} for {_rows(row['batch_size'])}"
+                    )
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything in the report as JSON-serializable values; costs are integers, times seconds, sizes bytes."""
+        return {
+            "cost": {"total": self.cost.total, "cpu": self.cost.cpu, "tpu": dict(self.cost.tpu)},
+            "breakdown": self._breakdown(),
+            "passes": [
+                {"name": p.name, "seconds": round(p.seconds, 6), **dataclasses.asdict(p.result)} for p in self.passes
+            ],
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+            "input_bytes": self.input_bytes,
+            "output_bytes": self.output_bytes,
+            "seconds": {k: round(v, 6) for k, v in self.seconds.items()},
+            "versions": self.versions,
+        }
+
+    def _rows(self) -> list[tuple[int, str]]:
+        """Cost and name of each row of the breakdown."""
+        return [(self.cost.cpu, _CPU_ROW), *((cost, name) for name, cost in self.cost.tpu.items())]
+
+    def _breakdown(self) -> list[dict[str, Any]]:
+        """The rows of the report's table, with FLOPs and bytes for one row of the batch as columns of their own."""
+        rows = []
+        for cost, name in self._rows():
+            row = {"name": name, "percent": float(_percent(cost, self.cost.total)), "cost": cost}
+            if self.workload is not None:
+                work = self.workload.cpu if name == _CPU_ROW else self.workload.tpu[name]
+                row |= {"flops": work.flops, "bytes": work.bytes}
+            rows.append(row)
+        return rows
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole if whole else 0:.2f}"
+
+
+def _row(percent: str, cost: str, name: str) -> str:
+    # Two blanks at least, also behind a cost wider than its column.
+    return f"{percent:<{_PERCENT_WIDTH}}{cost + '  ':<{_COST_WIDTH}}{name}"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"

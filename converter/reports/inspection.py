@@ -1,0 +1,150 @@
+"""What a SavedModel offers: its signatures and functions, their cost and what keeps them off the TPU."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tensorflow.core.framework import types_pb2
+
+from converter.analysis import compatibility, cost, tpu, workload
+from converter.analysis.op_work import Work
+from converter.graph import calls, edit
+from converter.graph.model import FunctionDef, Model
+from converter.saved_model.reader import blaming_input, read_model
+
+
+@dataclass(frozen=True)
+class FunctionInfo:
+    """One function that signatures reach.
+
+    Attributes:
+      alias, signatures: names by which the options can refer to it, besides `name`.
+      arguments: "name: dtype" of each tensor argument.
+      resources: number of resource arguments, which are variables or tables.
+      cost: by the heuristic of `converter.analysis.cost`, calls included.
+      flops, bytes: of one call with one row, calls included; see `converter.analysis.workload`.
+      on_tpu: whether it runs on the TPU already.
+      problems: why it cannot be put on the TPU as it is.
+    """
+
+    name: str
+    alias: str
+    signatures: tuple[str, ...]
+    arguments: tuple[str, ...]
+    resources: int
+    cost: int
+    flops: int
+    bytes: int
+    on_tpu: bool
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model's signatures, and the functions that they reach, the costliest first."""
+
+    signatures: dict[str, str]
+    functions: tuple[FunctionInfo, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"signatures": self.signatures, "functions": [dataclasses.asdict(f) for f in self.functions]}
+
+    def text(self) -> str:
+        lines = ["Signatures"]
+        by_nodes = "nodes of the main graph, which no option can name"
+        lines += [f"  {key} -> {function or by_nodes}" for key, function in self.signatures.items()] or ["  none"]
+        lines += [
+            "",
+            "Functions that the signatures reach, costliest first",
+            _columns("Cost", "FLOPs", "Bytes") + "Function",
+        ]
+        for f in self.functions:
+            names = [f'function_alias: "{f.alias}"'] if f.alias else []
+            names += [f'signature_name: "{s}"' for s in f.signatures]
+            names.append(f'concrete_function_name: "{f.name}"')
+            below = _columns("", "", "")
+            lines.append(_columns(str(f.cost), magnitude(f.flops), magnitude(f.bytes)) + names[0])
+            lines += [below + name for name in names[1:]]
+            lines.append(f"{below}  ({', '.join([*f.arguments, *_count(f.resources)])})")
+            if f.on_tpu:
+                lines.append(f"{below}  on the TPU already")
+            lines += [f"{below}  not for the TPU as it is: {problem}" for problem in f.problems]
+        return "\n".join(lines)
+
+
+def _columns(cost: str, flops: str, size: str) -> str:
+    return f"  {cost:<10}{flops:<8}{size:<8}"
+
+
+def magnitude(count: int) -> str:
+    """Three digits and a prefix: 1234567 is 1.23M."""
+    value, prefixes = float(count), ["", "k", "M", "G", "T", "P"]
+    while value >= 999.5 and len(prefixes) > 1:
+        value /= 1000
+        del prefixes[0]
+    return f"{value:.3g}{prefixes[0]}"
+
+
+def _count(resources: int) -> list[str]:
+    return [f"{resources} resource{'s' if resources > 1 else ''}"] if resources else []
+
+
+def inspect_model(model_dir: Path | str) -> Inspection:
+    """Reads the SavedModel in `model_dir` and lists what its options could name.
+
+    Raises:
+      ModelReadError: it is no SavedModel that could be converted.
+    """
+    path = Path(model_dir)
+    with blaming_input(path):
+        return _inspected(read_model(path))
+
+
+def _inspected(model: Model) -> Inspection:
+    signatures = {key: model.signature_function(key) or "" for key in sorted(model.signatures)}
+    graph = calls.call_graph(model)
+    served = calls.reachable(graph, [f for f in signatures.values() if f in model.functions])
+    on_tpu = set(tpu.tpu_scopes(model))
+    costs = cost.function_costs(model, served)
+    works = workload.function_workloads(model, served)
+    infos = [
+        _function_info(model, model.functions[n], signatures, graph, costs[n], works[n], n in on_tpu) for n in served
+    ]
+    return Inspection(signatures, tuple(sorted(infos, key=lambda f: (-f.cost, f.name))))
+
+
+def _function_info(
+    model: Model,
+    function: FunctionDef,
+    signatures: dict[str, str],
+    graph: dict[str, list[str]],
+    own_cost: int,
+    work: Work,
+    on_tpu: bool,
+) -> FunctionInfo:
+    name = function.signature.name
+    aliases = model.meta_graph.meta_info_def.function_aliases
+    problems = compatibility.boundary_problems(model, function)
+    missing = compatibility.ops_without_tpu_kernel(model, name, graph)
+    if missing:
+        problems.append(f"ops without a TPU kernel: {', '.join(missing)}")
+    already = on_tpu or tpu.is_tpu_stub(model, name)
+    return FunctionInfo(
+        name=name,
+        alias=aliases.get(name, ""),
+        signatures=tuple(key for key, of in signatures.items() if of == name),
+        arguments=tuple(
+            f"{a.name}: {edit.dtype_name(a.type)}"
+            for a in function.signature.input_arg
+            if a.type != types_pb2.DT_RESOURCE
+        ),
+        resources=sum(a.type == types_pb2.DT_RESOURCE for a in function.signature.input_arg),
+        cost=own_cost,
+        flops=work.flops,
+        bytes=work.bytes,
+        on_tpu=already,
+        problems=() if already else tuple(problems),
+    )

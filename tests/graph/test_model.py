@@ -1,0 +1,118 @@
+"""The model in memory: its index of functions, signatures and aliases, and how scopes spell tensors."""
+
+import pytest
+from tensorflow.core.framework import function_pb2
+
+from converter.graph.model import MAIN_GRAPH, Model
+from tests.harness import parse_model
+
+TEXT = """
+alias "b" = @G
+alias "a" = @F, @H
+signature "serving_default" x=x:0 -> y=y:0, z=z:0
+signature "__saved_model_init_op" -> __saved_model_init_op=init:0
+object signatures.serving_default = bare @F
+main {
+  x = Placeholder() {dtype: float32}
+  y = PartitionedCall(x) {f: @F, Tin: [float32], Tout: [float32]}
+  z = Neg(x) {T: float32}
+}
+@F(x: float32) -> (y: float32) { return x }
+@G() -> () { return }
+@H() -> () { return }
+"""
+
+
+@pytest.fixture
+def model() -> Model:
+    return parse_model(TEXT)
+
+
+def test_scopes_are_the_main_graph_and_every_function(model: Model) -> None:
+    assert [s.name for s in model.scopes()] == [MAIN_GRAPH, "F", "G", "H"]
+    assert model.main_scope().function is None
+    assert model.scope("F").function is model.functions["F"]
+
+
+def test_functions_may_be_added_while_scopes_are_gone_over(model: Model) -> None:
+    seen = []
+    for scope in model.scopes():
+        seen.append(scope.name)
+        if scope.name == "F":
+            model.add_function(function_pb2.FunctionDef(signature={"name": "new"}))
+    assert seen == [MAIN_GRAPH, "F", "G", "H"]
+    assert "new" in model.functions
+
+
+def test_scopes_spell_the_outputs_of_a_node_in_their_own_way(model: Model) -> None:
+    assert model.main_scope().ref("n", "output", 0, 0) == "n"
+    assert model.main_scope().ref("n", "output", 1, 3) == "n:3"
+    assert model.scope("F").ref("n", "output", 1, 3) == "n:output:1"
+
+
+def test_an_added_function_is_a_copy_in_the_library(model: Model) -> None:
+    mine = function_pb2.FunctionDef(signature={"name": "new"})
+    added = model.add_function(mine)
+    assert added is not mine
+    added.signature.is_stateful = True
+    assert not mine.signature.is_stateful
+    assert model.graph_def.library.function[-1].signature.is_stateful
+    with pytest.raises(ValueError, match='function "new" exists already'):
+        model.add_function(mine)
+
+
+def test_removed_functions_are_gone_and_the_others_can_still_be_edited(model: Model) -> None:
+    model.remove_functions(["F", "H"])
+    assert list(model.functions) == ["G"]
+    model.functions["G"].signature.is_stateful = True
+    assert [f.signature.is_stateful for f in model.graph_def.library.function] == [True]
+
+
+def test_aliases_name_the_functions_that_exist(model: Model) -> None:
+    assert model.aliases == {"a": ("F", "H"), "b": ("G",)}
+    model.remove_functions(["G", "H"])
+    assert model.aliases == {"a": ("F",)}
+
+
+def test_the_init_op_is_no_signature(model: Model) -> None:
+    assert list(model.signatures) == ["serving_default"]
+
+
+def test_the_roots_of_a_signature_are_the_nodes_of_its_outputs(model: Model) -> None:
+    assert model.serving_roots() == {"serving_default": ("y", "z")}
+
+
+def test_the_function_of_a_signature_comes_from_the_object_graph(model: Model) -> None:
+    assert model.signature_function("serving_default") == "F"
+
+
+@pytest.mark.parametrize(
+    ("graph", "function"),
+    [
+        ("y = PartitionedCall() {f: @G, Tin: [], Tout: [float32]}", "G"),
+        ("call = PartitionedCall() {f: @G, Tin: [], Tout: [float32]}; y = Identity(call:0) {T: float32}", "G"),
+        ("y = Const() {dtype: float32, value: float32(1)}", None),
+        ("", None),
+    ],
+)
+def test_without_one_there_the_main_graph_tells(graph: str, function: str | None) -> None:
+    model = parse_model(f'signature "s" -> y=y:0 main {{ {graph} }} @G() -> (y: float32) {{ return y }}')
+    assert model.signature_function("s") == function
+
+
+def test_a_signature_may_be_a_function_with_traces_in_the_object_graph() -> None:
+    model = parse_model('signature "s" -> y=y:0 object signatures.s = function @F, @G @F() -> () { return }')
+    assert model.signature_function("s") == "F"
+
+
+def test_captures_are_the_last_arguments_of_what_the_object_graph_lists() -> None:
+    model = parse_model("""
+    object v = variable float32<4>
+    object c = constant "c"
+    object f = function @F(v, c)
+    @F(x: float32, w: resource, y: float32) -> () { return }
+    @G(x: float32) -> () { return }
+    """)
+    assert model.captures_of("F") == {1: 1, 2: 2}
+    assert model.captures_of("G") == {}
+    assert model.captures_of("gone") == {}

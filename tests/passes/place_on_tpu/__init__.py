@@ -1,0 +1,1 @@
+"""Tests of converter/passes/place_on_tpu."""

@@ -1,0 +1,136 @@
+"""The report's text, to the letter, and its JSON."""
+
+import json
+from collections import Counter
+
+from converter.analysis.cost import Cost
+from converter.passes.pass_result import Change, PassReport, PassResult, Skip
+from converter.reports.conversion import ConversionReport
+
+# The example of the manual.
+MANUAL = """\
+-------- Conversion Report --------
+TPU cost of the model: 96.67% (2034/2104)
+CPU cost of the model:  3.33% (70/2104)
+
+Cost breakdown
+================================
+%         Cost    Name
+--------------------------------
+3.33      70      [CPU cost]
+48.34     1017    tpu_func_1
+48.34     1017    tpu_func_2
+--------------------------------"""
+
+
+def report(cost: Cost, *results: PassResult) -> ConversionReport:
+    return ConversionReport(
+        cost=cost,
+        passes=tuple(PassReport(f"pass_{i}", 0.1234567, result) for i, result in enumerate(results)),
+        input_bytes=10,
+        output_bytes=None,
+        seconds={"read": 1.23456789},
+        versions={"tpu_convert": "1"},
+        notes=("a note",),
+    )
+
+
+def test_the_example_of_the_manual() -> None:
+    assert report(Cost(70, Counter(tpu_func_1=1017, tpu_func_2=1017))).text() == MANUAL
+
+
+def test_all_on_the_tpu_and_nothing_at_all() -> None:
+    text = report(Cost(0, Counter(f=5))).text()
+    assert "TPU cost of the model: 100.00% (5/5)\nCPU cost of the model:  0.00% (0/5)\n" in text
+    text = report(Cost()).text()
+    assert "TPU cost of the model:  0.00% (0/0)\nCPU cost of the model:  0.00% (0/0)\n" in text
+    assert "\n0.00      0       [CPU cost]\n" in text
+
+
+def test_a_cost_wider_than_its_column_keeps_away_from_the_name() -> None:
+    text = report(Cost(1, Counter(resnet=123456789))).text()
+    assert "\n100.00    123456789  resnet\n" in text
+
+
+def test_the_json_has_everything() -> None:
+    first = PassResult([Change("F", "moved")], [Skip("G", "fine")], ["careful"], {"more": [1]})
+    found = report(Cost(2, Counter(f=3)), first, PassResult())
+    assert json.loads(json.dumps(found.to_json())) == {
+        "cost": {"total": 5, "cpu": 2, "tpu": {"f": 3}},
+        "breakdown": [
+            {"name": "[CPU cost]", "percent": 40.0, "cost": 2},
+            {"name": "f", "percent": 60.0, "cost": 3},
+        ],
+        "passes": [
+            {
+                "name": "pass_0",
+                "seconds": 0.123457,
+                "changes": [{"where": "F", "what": "moved"}],
+                "skips": [{"where": "G", "reason": "fine"}],
+                "warnings": ["careful"],
+                "details": {"more": [1]},
+            },
+            {"name": "pass_1", "seconds": 0.123457, "changes": [], "skips": [], "warnings": [], "details": {}},
+        ],
+        "warnings": ["careful"],
+        "notes": ["a note"],
+        "input_bytes": 10,
+        "output_bytes": None,
+        "seconds": {"read": 1.234568},
+        "versions": {"tpu_convert": "1"},
+    }
+    assert found.changed
+    assert not report(Cost(), PassResult(skips=[Skip("G", "fine")])).changed
+
+
+def test_the_summary_tells_people_what_each_optimization_did() -> None:
+    details = [
+        {"same_signatures": {"serve": "serving_default"}},
+        {
+            "batched": [{"name": "f", "padding": [{"rows": "1-2", "padded_to": 2}, {"rows": "3-4", "padded_to": 4}]}],
+            "not_batched": {"g": "it has no input"},
+        },
+        {
+            "variable_bytes_before": 4000,
+            "variable_bytes_after": 2000,
+            "converted_ops": {"MatMul": 2, "AddV2": 1},
+            "kept_ops": {"Range": {"makes whole numbers": 1}},
+            "casts": 3,
+        },
+        {
+            "crossing": [
+                {
+                    "tpu_function": "f",
+                    "tensor": "input x",
+                    "dtype": "float32",
+                    "shape": "[None, 10]",
+                    "crosses_as": "[None]",
+                    "batch_size": 4,
+                    "bytes_before": 4096,
+                    "bytes_after": 512,
+                },
+                {"shape": "[None, 128]", "crosses_as": "[None, 128]"},
+                {
+                    "tpu_function": "g",
+                    "tensor": "input image",
+                    "dtype": "bfloat16",
+                    "shape": "[None, 96, 96, 3]",
+                    "crosses_as": "[None, 96, 288]",
+                    "batch_size": 1,
+                    "bytes_before": 73728,
+                    "bytes_after": 73728,
+                },
+            ]
+        },
+    ]
+    passes = tuple(PassReport("any", 0.0, PassResult(details=d)) for d in details)
+    report = ConversionReport(Cost(), passes, 0, None, {}, {})
+    assert report.summary() == [
+        "Also on the TPU: signature serve, which is the same function as serving_default",
+        "Batched: f (rows padded 1-2 -> 2, 3-4 -> 4)",
+        "Not batched: g: it has no input",
+        "bfloat16: variables 4,000 -> 2,000 bytes, 3 ops converted, 3 casts",
+        "Kept float32: 1 Range (makes whole numbers)",
+        "f: input x float32[None, 10] crosses as [None], 4,096 -> 512 bytes for 4 rows",
+        "g: input image bfloat16[None, 96, 96, 3] crosses as [None, 96, 288], copied instead of transposed for 1 row",
+    ]
