@@ -50,7 +50,6 @@ def test_each_pass_is_made_with_its_own_options_and_permission() -> None:
         BFloat16(both.bfloat16.scope, True, both.bfloat16.filterlist),
     ]
     assert (both.bfloat16.scope, set(both.bfloat16.filterlist)) == (Scope.ALL, {"Softmax"})
-    assert build_passes(parse_options("disable_default_optimizations: true"), Permissions()) == []
 
 
 def test_sharding_without_functions_on_the_tpu_is_refused() -> None:

@@ -413,10 +413,10 @@ class TestErrors:
         """The limit on the size of a file stands in for a full disk."""
         source = save(tmp_path / "large" / "variables", {"v": tf.ones(1_000_000)})
         program = (
-            "import resource, signal, sys; from pathlib import Path; from converter import checkpoint\n"
+            "import resource, signal, sys; from pathlib import Path; from converter.checkpoint import recast\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
-            "checkpoint.recast(Path(sys.argv[1]), Path(sys.argv[2]), ['v'])\n"
+            "recast.recast(Path(sys.argv[1]), Path(sys.argv[2]), ['v'])\n"
         )
         target = tmp_path / "target" / "variables"
         result = run_python(program, str(source), str(target))
@@ -524,7 +524,7 @@ def test_index_of_tensorflow_is_read_in_full(mixed: Path) -> None:
 
 
 def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    root = Path(checkpoint.__file__).parent.parent
+    root = Path(__file__).parents[2]
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=root)
 
 
@@ -537,13 +537,13 @@ def test_memory(tmp_path: Path, megabytes: int, tensor_megabytes: int) -> None:
     rows = tensor_megabytes << 8  # of 1024 float32 numbers
     save(source, {f"v{i}": tf.ones((rows, 1024)) for i in range(megabytes // tensor_megabytes)})
     program = (
-        "import sys; from pathlib import Path; from converter import checkpoint\n"
+        "import sys; from pathlib import Path; from converter.checkpoint import recast\n"
         "from benchmarks.checkpoint import memory\n"
         "source, target = map(Path, sys.argv[1:])\n"
-        "keys = list(checkpoint.list_tensors(source))\n"
+        "keys = list(recast.list_tensors(source))\n"
         "Path('/proc/self/clear_refs').write_text('5')\n"
         "before = memory('VmRSS')\n"
-        "result = checkpoint.recast(source, target, keys)\n"
+        "result = recast.recast(source, target, keys)\n"
         "print(result.bytes_after, memory('VmHWM') - before)\n"
     )
     result = run_python(program, str(source), str(tmp_path / "target" / "variables"))

@@ -786,11 +786,11 @@ def test_any_text_is_either_read_or_refused(words: list[tuple[str, str]]) -> Non
 def test_reading_options_does_not_import_tensorflow() -> None:
     program = f"""
 import sys
-from converter.options import parse_options
+from converter.options.parse import parse_options
 parse_options({QUANTIZATION!r})
 assert "tensorflow" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_quantization_options_are_those_of_tensorflow() -> None:

@@ -274,7 +274,7 @@ def test_a_directory_that_cannot_be_made(source: Path, tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from converter import reader, writer
+from converter.saved_model import reader, writer
 copy = writer._copy
 
 def slow_copy(source, target, skip_checkpoint):
@@ -294,7 +294,7 @@ def test_a_killed_run_leaves_no_model_and_the_next_one_works(source: Path, tmp_p
         [sys.executable, "-c", KILLED, str(source), str(out)],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     assert run.stdout is not None
     with run.stdout:

@@ -9,7 +9,7 @@ signature "serving_default" x=x:0 -> y=y:0
 object inside = captured same:0 in @f
 object second = captured two:1 in @f
 object handle = captured own:0 in @f
-object argument = captured v in @f
+object argument = captured v:0 in @f
 main {
   x = Placeholder() {dtype: float32, shape: <4>}
   v = VarHandleOp() {dtype: float32, shape: <4>, shared_name: "v"}
