@@ -254,6 +254,15 @@ def test_an_argument_that_only_some_calls_give_a_constant_is_given() -> None:
     assert "wave = Cos(c) {T: bfloat16}" in found["T"]
 
 
+def test_an_argument_that_is_bound_to_what_a_request_gives_is_given() -> None:
+    bound = """
+    object c = captured x:0 in @F
+    object tpu_func = function @F(c)
+    """
+    found = on_tpu(bound + model(COSINE, batched=True), BFloat16())
+    assert "wave = Cos(c) {T: bfloat16}" in found["T"]
+
+
 def test_what_a_cpu_function_makes_is_no_constant() -> None:
     text = """
     signature "serving_default" x=x:0 -> y=call:0

@@ -53,14 +53,14 @@ def test_values_that_are_all_rounded_become_whole_numbers_without_a_detour() -> 
     assert "ids = Cast(c:output:0) {DstT: int32, SrcT: bfloat16}" in found
 
 
-def test_the_bits_of_a_value_are_those_of_float32() -> None:
+def test_the_bits_of_a_value_are_those_of_float32_though_it_is_rounded() -> None:
     found = converted("""
-        bits = Bitcast(x) {T: float32, type: int32}
-        a = Tanh(x) {T: float32}
-        return a:y:0, ^bits
+        m = MatMul(x, x) {T: float32}
+        bits = Bitcast(m:product:0) {T: float32, type: int32}
+        return m:product:0, ^bits
     """)
-    assert "bits = Bitcast(x) {T: float32, type: int32}" in found
-    assert "a = Tanh(x/bfloat16:y:0) {T: bfloat16}" in found
+    assert "m = MatMul(x, x) {T: bfloat16}" in found
+    assert "bits = Bitcast(m/float32:y:0) {T: float32, type: int32}" in found
 
 
 def test_what_runs_on_the_cpu_in_the_midst_of_tpu_code_stays_float32() -> None:

@@ -147,15 +147,17 @@ def test_a_variable_that_the_main_graph_reads_stays_float32_and_the_warning_says
     )
 
 
-def test_a_tpu_call_of_the_main_graph_is_no_cpu_code() -> None:
+def test_what_a_tpu_call_of_the_main_graph_calls_is_no_cpu_code() -> None:
     text = """
+    object t = function @T
     signature "serving_default" x=x:0 -> y=call:0
     main {
       x = Placeholder() {dtype: float32, shape: <?,4>}
       core = TPUOrdinalSelector()
       call = TPUPartitionedCall(x, core) {f: @T, Tin: [float32], Tout: [float32]}
     }
-    @T(x: float32) -> (y: float32) { a = Lgamma(x) {T: float32}; return a:y:0 }
+    @T(x: float32) -> (y: float32) { a = Tanh(x) {T: float32}; return a:y:0 }
     """
-    found, _ = converted(text, "T")
-    assert "a = Lgamma(x) {T: bfloat16}" in found["T"]
+    found, _ = converted(text, "T", "T_bfloat16")
+    assert "a = Tanh(x) {T: float32}" in found["T"]
+    assert "a = Tanh(x) {T: bfloat16}" in found["T_bfloat16"]
