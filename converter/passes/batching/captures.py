@@ -2,11 +2,16 @@
 
 The rest belong to the request. Requests that run as one batch share the captures of one of them, so an argument counts
 as a capture only if all that ever reaches it is one and the same thing.
+
+The scopes are swept, callers first, and again where arguments have changed, until nothing changes. What a tensor may be
+only grows, in few steps: nothing yet, one thing in one world, the same in both, the request's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from converter.graph import calls, edit, ops
@@ -16,17 +21,36 @@ from converter.graph.model import Model, NodeDef, Scope
 _RESOURCE_SOURCES = ("VarHandleOp", "HashTableV2", "MutableHashTableV2", "MutableDenseHashTableV2", "LookupTableImport")
 
 # What a value comes from: (world, what). The object graph and the main graph each name the same variable in their own
-# way, so a capture may have one origin in each; literals are Consts inside of functions.
-Origin = tuple[str, str]
+# way, so a capture may have one origin in each; literals are Consts inside of functions. What is of one content, one
+# name, or made in one way of the same things, has one number.
+Origin = tuple[str, int]
+Origins = frozenset[Origin] | None
+"""Everything that a tensor may be, empty if nothing reaches it; None if that is not one thing, or the request's."""
 _OBJECT, _MAIN, _LITERAL = "object graph", "main graph", "literal"
+_NOTHING: frozenset[Origin] = frozenset()
 
 
 @dataclass(frozen=True)
-class _CallSite:
-    scope: Scope
-    node: NodeDef
-    first_input: int
-    """Input of the node that is the function's argument 0."""
+class _Step:
+    """What the sweep knows of a node.
+
+    Attributes:
+      inputs: the tensors that it is made of; empty if `made` tells all.
+      made: the origins of a node without inputs; None for what depends on the request or on chance.
+      recipe: what tells a pure function from others; empty for a node that hands its input on.
+    """
+
+    inputs: tuple[str, ...] = ()
+    made: Origins = None
+    recipe: tuple[Hashable, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Feed:
+    """Tensors of a scope that become arguments of these functions."""
+
+    refs: tuple[str, ...]
+    functions: tuple[str, ...]
 
 
 @dataclass
@@ -34,23 +58,28 @@ class Captures:
     """Answers for one model; valid until the model's calls change."""
 
     model: Model
-    _call_sites: dict[str, list[_CallSite]] = field(default_factory=dict)
-    _other_uses: set[str] = field(default_factory=set)
-    _known: dict[tuple[str, int], frozenset[Origin] | None] = field(default_factory=dict)
-    _open: set[tuple[str, int]] = field(default_factory=set)
-    _awaited: set[tuple[str, int]] = field(default_factory=set)
-    """Open arguments that an answer in the making has run into again."""
-    _nodes: dict[str, dict[str, NodeDef]] = field(default_factory=dict)
+    _feeds: dict[str, list[_Feed]] = field(default_factory=dict)
+    _arguments: dict[str, list[Origins]] = field(default_factory=dict)
+    _steps: dict[str, dict[str, _Step]] = field(default_factory=dict)
+    """Scope -> its nodes, each behind those it takes."""
+    _found: dict[str, dict[str, Origins]] = field(default_factory=dict)
+    """Scope -> what its arguments and nodes are."""
+    _numbers: dict[Hashable, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for scope in self.model.scopes():
-            for node in scope.nodes:
-                first, passed = calls.passes_to(node, self.model) or (0, [])
-                for name in calls.called_functions(node, self.model):
-                    if name in passed:
-                        self._call_sites.setdefault(name, []).append(_CallSite(scope, node, first))
-                    else:
-                        self._other_uses.add(name)
+        unknown = self._find_feeds()
+        fed = {name for feeds in self._feeds.values() for feed in feeds for name in feed.functions}
+        for name, function in self.model.functions.items():
+            # What Python alone can call is given a request.
+            requested = name in unknown or (name in self.model.object_graph.concrete_functions and name not in fed)
+            arguments: list[Origins] = [None if requested else _NOTHING] * len(function.signature.input_arg)
+            if name not in unknown:
+                for i, bound in self.model.captures_of(name).items():
+                    arguments[i] = frozenset({(_OBJECT, self._number(_OBJECT, bound))})
+            self._arguments[name] = arguments
+        # While the sweep lasts, a world that is missing somewhere may be on its way.
+        for missing in (_NOTHING, None):
+            self._sweep(missing)
 
     def argument(self, function: str, index: int) -> bool:
         """Whether argument `index` of a function is a capture."""
@@ -60,91 +89,127 @@ class Captures:
         """Whether a tensor of a scope is the same variable or constant in every call of the scope."""
         return is_one(self.tensor_origins(scope, ref))
 
-    def argument_origins(self, function: str, index: int) -> frozenset[Origin] | None:
-        """Everything that reaches an argument; None if any of it depends on the request."""
-        key = (function, index)
-        if key in self._known:
-            return self._known[key]
-        if key in self._open:
-            self._awaited.add(key)
-            return frozenset()  # a loop that hands its own argument on adds nothing
-        self._open.add(key)
-        origins = self._trace_argument(function, index)
-        self._open.discard(key)
-        self._awaited.discard(key)
-        if not self._awaited:
-            # Inside of a cycle an answer is incomplete until the cycle's first argument has its own.
-            self._known[key] = origins
-        return origins
+    def argument_origins(self, function: str, index: int) -> Origins:
+        """What reaches an argument, whoever calls the function."""
+        return self._arguments[function][index]
 
-    def tensor_origins(self, scope: Scope, ref: str) -> frozenset[Origin] | None:
-        """Everything that a tensor may be; None if it depends on the request."""
-        producer = edit.producer_of(ref)
+    def tensor_origins(self, scope: Scope, ref: str) -> Origins:
+        """What a tensor is in the calls of its scope."""
+        if scope.name not in self._found:
+            self._evaluate(scope, None)
+        return self._tensor(scope, ref)
+
+    def _find_feeds(self) -> set[str]:
+        """Notes what each scope hands to functions; returns those that are called in a way that is not known."""
+        unknown: set[str] = set()
+        for scope in self.model.scopes():
+            for node in scope.nodes:
+                first, passed = calls.passes_to(node, self.model) or (0, [])
+                called = calls.called_functions(node, self.model)
+                unknown.update(name for name in called if name not in passed)
+                fed = tuple(name for name in called if name in passed)
+                if not fed:
+                    continue
+                self._feeds.setdefault(scope.name, []).append(_Feed(tuple(edit.data_inputs(node)[first:]), fed))
+                if node.op in ops.LOOPS:
+                    # What the body returns is what the loop's functions are given next.
+                    body = self.model.functions[node.attr["body"].func.name]
+                    results = tuple(body.ret[r.name] for r in body.signature.output_arg)
+                    self._feeds.setdefault(body.signature.name, []).append(_Feed(results, fed))
+        return unknown
+
+    def _sweep(self, missing: Origins) -> None:
+        """Follows what the scopes hand on until nothing changes."""
+        scopes = {scope.name: scope for scope in self.model.scopes()}
+        order = calls.reachable(calls.call_graph(self.model), scopes)
+        pending = OrderedDict.fromkeys(name for name in order if name in self._feeds)
+        while pending:
+            name, _ = pending.popitem(last=False)
+            self._evaluate(scopes[name], missing)
+            for feed in self._feeds[name]:
+                given = [self._tensor(scopes[name], ref) for ref in feed.refs]
+                for function in feed.functions:
+                    if self._give(function, given) and function in self._feeds:
+                        pending[function] = None
+
+    def _give(self, function: str, given: Sequence[Origins]) -> bool:
+        """Joins what a call gives to what others gave; says whether that is more. Only a TPU's ordinal is too many."""
+        arguments = self._arguments[function]
+        joined = [join(known, more) for known, more in zip(arguments, given, strict=False)]
+        changed = joined != arguments[: len(joined)]
+        arguments[: len(joined)] = joined
+        return changed
+
+    def _evaluate(self, scope: Scope, missing: Origins) -> None:
+        """Finds what the nodes of a scope are, given its arguments; a pure function of parts in different worlds is
+        `missing`."""
+        if scope.name not in self._steps:
+            self._steps[scope.name] = {node.name: self._step(scope, node) for node in edit.in_order(scope)[0]}
+        found = self._found[scope.name] = {}
         if scope.function is not None:
-            for i, argument in enumerate(scope.function.signature.input_arg):
-                if argument.name == producer:
-                    return self.argument_origins(scope.name, i)
-        if scope.name not in self._nodes:
-            self._nodes[scope.name] = {n.name: n for n in scope.nodes}
-        node = self._nodes[scope.name].get(producer)
-        return None if node is None else self._trace_node(scope, node, ref)
+            names = (argument.name for argument in scope.function.signature.input_arg)
+            found.update(zip(names, self._arguments[scope.name], strict=True))
+        for name, step in self._steps[scope.name].items():
+            if not step.inputs:
+                found[name] = step.made
+                continue
+            parts = [self._tensor(scope, ref) for ref in step.inputs]
+            found[name] = self._combined(step.recipe, parts, missing) if step.recipe else parts[0]
 
-    def _trace_argument(self, function: str, index: int) -> frozenset[Origin] | None:
-        if function in self._other_uses:
-            return None
-        found: set[Origin] = set()
-        bound = self.model.captures_of(function).get(index)
-        if bound is not None:
-            found.add((_OBJECT, str(bound)))
-        for scope, ref in self._fed(function, index):
-            origins = self.tensor_origins(scope, ref)
-            if origins is None:
-                return None
-            found |= origins
-        return frozenset(found)
+    def _tensor(self, scope: Scope, ref: str) -> Origins:
+        name, _, output = edit.canonical_ref(ref, scope).partition(":")
+        # What is in a ring of nodes, as TensorFlow 1 makes loops, is not found.
+        origins = self._found[scope.name].get(name)
+        step = self._steps[scope.name].get(name)
+        if not origins or step is None or not step.recipe:
+            return origins
+        return frozenset((world, self._number(what, output)) for world, what in origins)
 
-    def _fed(self, function: str, index: int) -> Iterator[tuple[Scope, str]]:
-        for site in self._call_sites.get(function, ()):
-            yield site.scope, edit.data_inputs(site.node)[index + site.first_input]
-            if site.node.op in ops.LOOPS:
-                # What the body returns is what the loop's functions are given next.
-                body = self.model.functions[site.node.attr["body"].func.name]
-                result = body.signature.output_arg[index].name
-                yield Scope.of(body), body.ret[result]
-
-    def _trace_node(self, scope: Scope, node: NodeDef, ref: str) -> frozenset[Origin] | None:
-        world = _MAIN if scope.function is None else _LITERAL
+    def _step(self, scope: Scope, node: NodeDef) -> _Step:
         if node.op == "Const":
-            return frozenset({(world, _content(node))})
+            world = _MAIN if scope.function is None else _LITERAL
+            return _Step(made=frozenset({(world, self._number("Const", _content(node)))}))
         if node.op in _RESOURCE_SOURCES:
             name = node.attr["shared_name"].s if "shared_name" in node.attr else b""
             container = node.attr["container"].s if "container" in node.attr else b""
-            return frozenset({(_MAIN, f"{node.op} {container!r} {name or node.name.encode()!r}")})
+            return _Step(made=frozenset({(_MAIN, self._number(node.op, container, name or node.name.encode()))}))
+        inputs = tuple(edit.data_inputs(node))
         if node.op in ("Identity", "ReadVariableOp"):
-            return self.tensor_origins(scope, node.input[0])
+            return _Step(inputs[:1])
         definition = ops.op_def(node.op, self.model)
-        inputs = edit.data_inputs(node)
-        if definition is None or definition.is_stateful or not inputs or calls.called_functions(node, self.model):
+        if definition is None or definition.is_stateful or calls.called_functions(node, self.model):
+            return _Step()
+        return _Step(inputs, recipe=(node.op, _attributes(node)))
+
+    def _combined(self, recipe: Hashable, parts: Sequence[Origins], missing: Origins) -> Origins:
+        """The origins of a pure function: in each world one, which recipe and parts tell from others."""
+        known = [dict(part) for part in parts if part is not None]
+        if len(known) < len(parts):
             return None
-        parts = [self.tensor_origins(scope, each) for each in inputs]
-        return _combined(f"{node.op} {_attributes(node)} {ref.partition(':')[2]}", parts)
+        if not all(known):
+            return _NOTHING
+        worlds = {world for part in known for world in part if world != _LITERAL} or {_LITERAL}
+        everywhere = {world for world in worlds if all(world in part or _LITERAL in part for part in known)}
+        if everywhere != worlds and missing is None:
+            return None
+        return frozenset(
+            (world, self._number(recipe, *(part[world if world in part else _LITERAL] for part in known)))
+            for world in everywhere
+        )
+
+    def _number(self, *what: Hashable) -> int:
+        return self._numbers.setdefault(what, len(self._numbers))
 
 
-def _combined(recipe: str, parts: Sequence[frozenset[Origin] | None]) -> frozenset[Origin] | None:
-    """The origins of a pure function of capture-like tensors: in each world one, which its recipe tells from others."""
-    if not all(is_one(part) for part in parts):
+def join(one: Origins, other: Origins) -> Origins:
+    """What a tensor is that may be either."""
+    if one is None or other is None:
         return None
-    by_world = [dict(part or ()) for part in parts]
-    worlds = {world for part in by_world for world in part if world != _LITERAL} or {_LITERAL}
-    combined = []
-    for world in sorted(worlds):
-        if not all(world in part or _LITERAL in part for part in by_world):
-            return None
-        combined.append((world, f"{recipe} {[part.get(world) or part[_LITERAL] for part in by_world]}"))
-    return frozenset(combined)
+    both = one | other
+    return both if is_one(both) else None if both else _NOTHING
 
 
-def is_one(origins: frozenset[Origin] | None) -> bool:
+def is_one(origins: Origins) -> bool:
     """Whether all these are one and the same thing, and do not depend on the request."""
     if not origins:
         return False
@@ -152,9 +217,9 @@ def is_one(origins: frozenset[Origin] | None) -> bool:
     return len(worlds) == len(set(worlds)) and (_LITERAL not in worlds or len(worlds) == 1)
 
 
-def _content(const: NodeDef) -> str:
-    return repr(const.attr["value"].tensor.SerializeToString(deterministic=True))
+def _content(const: NodeDef) -> bytes:
+    return hashlib.sha256(const.attr["value"].tensor.SerializeToString(deterministic=True)).digest()
 
 
-def _attributes(node: NodeDef) -> str:
-    return repr([(k, node.attr[k].SerializeToString(deterministic=True)) for k in sorted(node.attr) if k[0] != "_"])
+def _attributes(node: NodeDef) -> Hashable:
+    return tuple((k, node.attr[k].SerializeToString(deterministic=True)) for k in sorted(node.attr) if k[0] != "_")

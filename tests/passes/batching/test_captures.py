@@ -15,6 +15,13 @@ def captured(model: Model, function: str) -> list[bool]:
     return [captures.argument(function, i) for i in range(len(model.functions[function].signature.input_arg))]
 
 
+def read_without(model: Model, node: str) -> Model:
+    """The model without a node of its main graph."""
+    nodes = model.graph_def.node
+    del nodes[next(i for i, each in enumerate(nodes) if each.name == node)]
+    return model
+
+
 def one_caller(nodes: str, inputs: str = "x, c") -> str:
     return f"""
     main {{
@@ -126,10 +133,36 @@ def test_a_function_that_an_unknown_kind_of_op_calls_has_requests_only() -> None
     model = parse_model(f"""
     object c = constant "Const"
     object f = function @f(c)
-    main {{ m = MapDefun() {{f: @f}} }}
+    main {{
+      c = Const() {{dtype: float32, value: float32(2)}}
+      m = MapDefun(c, c) {{f: @f}}
+      call = PartitionedCall(c, c) {{Tin: [float32, float32], Tout: [float32], f: @f}}
+    }}
     @f(x: float32, c: float32) -> (y: float32) {BODY}
     """)
     assert captured(model, "f") == [False, False]
+    assert captured(read_without(model, "m"), "f") == [True, True]
+
+
+def test_every_way_to_call_hands_captures_on() -> None:
+    types = "Tin: [float32, float32], Tout: [float32]"
+    for call in (
+        f"TPUPartitionedCall(x, c, p) {{{types}, f: @f}}",
+        "BatchFunction(x, c) {Tin: [float32], Tcaptured: [float32], Tout: [float32], f: @f}",
+        f"Case(p, x, c) {{{types}, branches: [@g, @f]}}",
+        "f(x, c)",
+    ):
+        model = parse_model(f"""
+        main {{
+          x = Placeholder() {{dtype: float32, shape: <?>}}
+          c = Const() {{dtype: float32, value: float32(2)}}
+          p = Placeholder() {{dtype: int32, shape: <>}}
+          call = {call}
+        }}
+        @f(x: float32, c: float32) -> (y: float32) {BODY}
+        @g(x: float32, c: float32) -> (y: float32) {BODY}
+        """)
+        assert captured(model, "f") == [False, True], call
 
 
 def test_captures_of_real_models(testdata: Any) -> None:
