@@ -179,7 +179,8 @@ def test_a_literal_and_a_constant_of_the_main_graph_are_not_known_to_be_one() ->
 
 def test_a_scope_that_calls_nothing_can_be_asked_too() -> None:
     model = served(SCALED)
-    body = (
+    constant = "k = Const() {dtype: float32, value: float32(5)}; m = Mul(c, k:output:0) {T: float32}"
+    body = f"{constant}; n = Neg(x) {{T: float32}}"
         "k = Const() {dtype: float32, value: float32(5)}; m = Mul(c, k:output:0) {T: float32}; n = Neg(x) {T: float32}"
     )
     leaf = parse_model(
