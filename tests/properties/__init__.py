@@ -1,0 +1,1 @@
+"""What holds for every model and every set of options, tried on random ones."""
