@@ -1,4 +1,4 @@
-"""Random options for a random model: what goes on the TPU, what is batched and how, in which numbers, in which shapes."""
+"""Random options for a random model: what is on the TPU, what is batched and how, which numbers, which shapes."""
 
 from __future__ import annotations
 
@@ -127,7 +127,6 @@ def draw_batching(
     """All TPU functions, or one component on the CPU's side of the TPU calls, or both."""
     on_tpu = _reached(model.calls, {callee for name in tpu for callee in model.calls[name]})
     components = [name for name in (*functions, *signature_names(model.spec)) if name not in on_tpu]
-    components = [name for name in components if not (name in tpu and not name.startswith("f"))]
     component = draw(st.one_of(st.none(), st.sampled_from(components)))
     names = [component, *([None] if component is not None and draw(st.booleans()) else [])]
     found = []

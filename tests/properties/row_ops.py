@@ -183,7 +183,7 @@ def embedding(c: Context, n: int, x: tf.Tensor) -> tf.Tensor:
 
 def positions(c: Context, n: int, x: tf.Tensor) -> tf.Tensor:
     """Integers that bfloat16 does not hold, from a constant; they become small before they are used."""
-    table = c.weight([400], 3 * n + 1 + n % 2, x.dtype)
+    table = c.weight([400], 3 * n + 2 * (n % 2), x.dtype)
     return x + tf.math.floormod(table[-x.shape[-1] :] + 300.0, 7.0)
 
 

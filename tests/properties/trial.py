@@ -23,6 +23,7 @@ from tests.oracle import LOADERS, LoadedModel, Loader, Values, assert_same, open
 from tests.properties import random_models
 from tests.properties.random_models import ModelSpec, RandomModel, make_inputs, models, signature_names
 from tests.properties.random_options import REQUEST_ROWS, Options
+from tests.properties.row_ops import OPS, Op
 
 ALONE = tuple([i] for i in range(REQUEST_ROWS))
 IN_ANOTHER_ORDER = ([2, 0, 3], [3, 2, 1, 0])
@@ -96,11 +97,11 @@ def at_once(opened: LoadedModel, signature: str, requests: Sequence[Values]) -> 
 
 
 @contextmanager
-def trial(spec: ModelSpec) -> Iterator[Trial]:
+def trial(spec: ModelSpec, ops: dict[str, Op] = OPS) -> Iterator[Trial]:
     """Builds the model. A failure inside shows how to build it again, and the program that it is."""
     note(random_models.command(spec))
     with tempfile.TemporaryDirectory(prefix="trial") as name:
-        model = random_models.build(spec, Path(name) / "original")
+        model = random_models.build(spec, Path(name) / "original", ops)
         note("\n".join(model.listing))
         yield Trial(model, Path(name))
 
@@ -141,14 +142,20 @@ def shards(fast: int, slow: int) -> list[Any]:
     ]
 
 
-def for_random_models(name: str, examples: int, check: Callable[[Trial, st.DataObject], None]) -> None:
+def for_random_models(
+    name: str,
+    examples: int,
+    check: Callable[[Trial, st.DataObject], None],
+    specs: st.SearchStrategy[ModelSpec] | None = None,
+    ops: dict[str, Op] = OPS,
+) -> None:
     """Runs `check` on random models, always the same ones for a name of `shards`."""
 
     @seed(int(name.removeprefix("seed")))
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(models(), st.data())
+    @given(models() if specs is None else specs, st.data())
     def property_of(spec: ModelSpec, data: st.DataObject) -> None:
-        with trial(spec) as each:
+        with trial(spec, ops) as each:
             check(each, data)
 
     property_of()
