@@ -110,7 +110,9 @@ def models(draw: st.DrawFn, exact: bool | None = None, ops: dict[str, Op] = OPS)
     signatures = [
         FunctionSpec(
             draw(inputs((*inside, "string"))),
-            draw(steps(["hash", "length"], 1)) + draw(steps(leaves, 3)) + draw(steps(calling, 2, 1))
+            draw(steps(["hash", "length"], 1))
+            + draw(steps(leaves, 3))
+            + draw(steps(calling, 2, 1))
             + draw(steps(leaves, 3)),
             draw(st.integers(1, 3)),
         )

@@ -461,9 +461,7 @@ OPS: dict[str, Op] = {
     "argsort": Op(lambda c, n, x: tf.argsort(x, stable=True), ranks=ANY_ROW, when=EXACT, grows=True),
     "top_k": Op(lambda c, n, x: tf.math.top_k(x, 1)[0], ranks=ANY_ROW),
     "top_k_at": Op(lambda c, n, x: tf.math.top_k(x, 1)[1], ranks=ANY_ROW, when=EXACT, grows=True),
-    "cumsum": Op(
-        lambda c, n, x: tf.cumsum(x, axis_of(n, x), bool(n % 2), bool(n % 3)), "number", ANY_ROW, grows=True
-    ),
+    "cumsum": Op(lambda c, n, x: tf.cumsum(x, axis_of(n, x), bool(n % 2), bool(n % 3)), "number", ANY_ROW, grows=True),
     "attention": Op(attention, "float", (3, 4), grows=True, product=_square_of_last, bigger=True, when=EXACT),
     "max_pool": Op(lambda c, n, x: tf.nn.max_pool2d(x, 2, 1, "SAME"), "float32", (4, 4)),
     "avg_pool": Op(lambda c, n, x: tf.nn.avg_pool2d(x, 2, 2, "SAME"), "float32", (4, 4), SMOOTH),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from converter import ConversionReport, convert, parse_options, write_cpu_twin
 from converter.pipeline import Permissions, build_passes, run_passes
-from converter.reader import read_model
+from converter.saved_model.reader import read_model
 from tests.oracle import LOADERS, LoadedModel, Loader, Values, assert_same, open_model
 from tests.properties import random_models
 from tests.properties.random_models import ModelSpec, RandomModel, make_inputs, models, signature_names
@@ -49,8 +49,10 @@ class Trial:
     def convert(self, options: Options) -> tuple[Path, ConversionReport]:
         """Converts; returns the directory of the CPU twin. Converting the result again has to change nothing."""
         directory = Path(tempfile.mkdtemp(dir=self.directory))
-        note(f"tpu-convert --input_model_dir=/tmp/model --output_model_dir=/tmp/out \\\n"
-             f"  --converter_options_string='{options.text()}'")
+        note(
+            f"tpu-convert --input_model_dir=/tmp/model --output_model_dir=/tmp/out \\\n"
+            f"  --converter_options_string='{options.text()}'"
+        )
         report = convert(self.original, directory / "converted", options.text())
         again = read_model(directory / "converted")
         before = again.saved_model.SerializeToString(deterministic=True)
