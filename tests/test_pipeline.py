@@ -10,6 +10,7 @@ from converter.graph.model import Model
 from converter.options.parse import FunctionKind, FunctionRef, Scope, XlaShardingOptions, parse_options
 from converter.passes.batching.batch import Batch
 from converter.passes.bfloat16.convert import BFloat16
+from converter.passes.io_shape.reshape import IoShape
 from converter.passes.pass_result import PassResult
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 from converter.pipeline import Permissions, build_passes, run_passes
@@ -50,6 +51,8 @@ def test_each_pass_is_made_with_its_own_options_and_permission() -> None:
         BFloat16(both.bfloat16.scope, True, both.bfloat16.filterlist),
     ]
     assert (both.bfloat16.scope, set(both.bfloat16.filterlist)) == (Scope.ALL, {"Softmax"})
+    reshaping = parse_options("disable_default_optimizations: true io_shape_optimization: ENABLED")
+    assert build_passes(reshaping, Permissions()) == [IoShape()]
 
 
 def test_sharding_without_functions_on_the_tpu_is_refused() -> None:

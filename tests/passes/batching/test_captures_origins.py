@@ -181,8 +181,6 @@ def test_a_scope_that_calls_nothing_can_be_asked_too() -> None:
     model = served(SCALED)
     constant = "k = Const() {dtype: float32, value: float32(5)}; m = Mul(c, k:output:0) {T: float32}"
     body = f"{constant}; n = Neg(x) {{T: float32}}"
-        "k = Const() {dtype: float32, value: float32(5)}; m = Mul(c, k:output:0) {T: float32}; n = Neg(x) {T: float32}"
-    )
     leaf = parse_model(
         f"@h(x: float32, c: float32) -> (y: float32) {{ {body}; n = Neg(x) {{T: float32}}; return m:z:0 }}"
     )
