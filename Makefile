@@ -11,7 +11,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 demo: $(VENV)/.installed
 	rm -rf $(DEMO)
-	$(BIN)/python testdata/make_testdata.py $(DEMO) $(MODEL)
+	mkdir -p $(DEMO)
+	@echo "Building $(MODEL) ..."
+	@$(BIN)/python testdata/make_testdata.py $(DEMO) $(MODEL) 2> $(DEMO)/build.log || (cat $(DEMO)/build.log; exit 1)
 	$(BIN)/tpu-convert --input_model_dir=$(DEMO)/$(MODEL) --output_model_dir=$(DEMO)/converted --overwrite \
 	  --report_json=$(DEMO)/report.json --converter_options_file=testdata/demo_options.txt
 	$(BIN)/tpu-convert verify $(DEMO)/$(MODEL) $(DEMO)/converted
@@ -30,13 +32,15 @@ mutants: $(VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg --no-cache
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@echo "Installing TensorFlow and what else is needed into $(VENV): about 2 GB, some minutes ..."
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
 clean:

@@ -46,7 +46,7 @@ def func_attr(name: str) -> AttrValue:
     return attr_value_pb2.AttrValue(func=attr_value_pb2.NameAttrList(name=name))
 
 
-def plain_attr(value: bool | int | float | str | bytes | AttrValue) -> AttrValue:
+def plain_attr(value: bool | float | str | bytes | AttrValue) -> AttrValue:
     """An AttrValue of a Python bool, int, float, str or bytes; an AttrValue is returned as it is."""
     if isinstance(value, bool):
         return attr_value_pb2.AttrValue(b=value)

@@ -88,7 +88,7 @@ def _scope_problems(model: Model, scope: Scope) -> Iterator[str]:
     arguments = [] if scope.function is None else [a.name for a in scope.function.signature.input_arg]
     names = set(arguments)
     known = len(arguments)
-    outputs: dict[str, int | None] = {a: 1 for a in arguments}
+    outputs: dict[str, int | None] = dict.fromkeys(arguments, 1)
     refs: dict[str, set[str] | None] = {}
     for node in scope.nodes:
         names.add(node.name)

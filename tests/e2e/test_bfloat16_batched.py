@@ -36,7 +36,7 @@ FEATURES = np.random.default_rng(0).normal(50000, 1000, (2000, 8)).astype(np.flo
 def normalized() -> Callable[[tf.Tensor], tf.Tensor]:
     layer = keras.layers.Normalization()
     layer.adapt(FEATURES)
-    return lambda x: layer(x)
+    return layer
 
 
 def rotated() -> Callable[[tf.Tensor], tf.Tensor]:

@@ -219,6 +219,6 @@ def test_inputs_of_another_type_or_shape_are_an_error(testdata: Testdata, tmp_pa
     ):
         verify_conversion(testdata("toy"), testdata("toy"), inputs_file=tmp_path / "type.npz")
     np.savez(tmp_path / "shape.npz", x=np.ones((2, 3), np.float32))
+    model = testdata("multi_signature")
     with pytest.raises(ConversionError, match=r'^TensorFlow fails on the original, at signature "first": '):
-        model = testdata("multi_signature")
         verify_conversion(model, model, signature="first", inputs_file=tmp_path / "shape.npz")

@@ -319,9 +319,9 @@ class TypeGraph:
         if reason is not None:
             self._pinned += [(p, reason) for p in places]
         if variable is not None:
-            self.variables.update({p: (scope, node) for p in places})
+            self.variables.update(dict.fromkeys(places, (scope, node)))
         elif reason is None and node.op == "Const":
-            self.constants.update({p: node for p in places})
+            self.constants.update(dict.fromkeys(places, node))
         elif reason is None and node.op == "Cast":
             self.cast_sources.update(p for p in places if self.sites[p].attr == "SrcT")
             self.cast_targets.update({p: node for p in places if self.sites[p].attr == "DstT"})
