@@ -466,10 +466,13 @@ def test_every_test_model_converts_the_same_twice(testdata: Any, tmp_path: Path)
         entry = "batch_options { max_batch_size: 4 num_batch_threads: 2 }"
         convert(testdata(name), tmp_path / name, f"{options} {entry}")
         model = read_model(tmp_path / name)
+        before = model.saved_model.SerializeToString(deterministic=True)
         result = Batch((BatchOptions(max_batch_size=4, num_batch_threads=2),)).apply(model)
         assert not result.changes
-        assert all("has these options already" in s.reason for s in result.skips)
+        assert queues(model), f"{name} has batching ops"
+        assert ["has these options already" in s.reason for s in result.skips] == [True] * len(queues(model))
         assert len(queues(model)) == len(set(queues(model)))
+        assert model.saved_model.SerializeToString(deterministic=True) == before
 
 
 def test_all_results_of_a_call_in_place_follow_it() -> None:

@@ -179,15 +179,20 @@ def test_a_literal_and_a_constant_of_the_main_graph_are_not_known_to_be_one() ->
 
 def test_a_scope_that_calls_nothing_can_be_asked_too() -> None:
     model = served(SCALED)
-    constant = "k = Const() {dtype: float32, value: float32(5)}; m = Mul(c, k:output:0) {T: float32}"
-    body = f"{constant}; n = Neg(x) {{T: float32}}"
-    leaf = parse_model(
-        f"@h(x: float32, c: float32) -> (y: float32) {{ {body}; n = Neg(x) {{T: float32}}; return m:z:0 }}"
-    )
+    body = f"{SCALED}; n = Neg(x) {{T: float32}}; return m:z:0"
+    leaf = parse_model(f"@h(x: float32, c: float32) -> (y: float32) {{ {body} }}")
     model.functions["h"].CopyFrom(leaf.functions["h"])
     captures = Captures(model)
     found = {ref: captures.tensor(model.scope("h"), ref) for ref in ("x", "c", "k:output:0", "m:z:0", "n:y:0", "gone")}
     assert found == {"x": False, "c": True, "k:output:0": True, "m:z:0": True, "n:y:0": False, "gone": False}
+
+
+def test_asking_changes_nothing() -> None:
+    """Reading an attribute that is missing would create it."""
+    model = served(f"v = VarHandleOp() {{dtype: float32, shape: <>}}; {SCALED}")
+    before = model.saved_model.SerializeToString(deterministic=True)
+    Captures(model).tensor(model.main_scope(), "r")
+    assert model.saved_model.SerializeToString(deterministic=True) == before
 
 
 def test_join_keeps_what_is_one_and_nothing_else() -> None:
