@@ -22,6 +22,7 @@ from converter import __version__
 
 if TYPE_CHECKING:
     from converter import ConversionReport, ConverterOptions
+    from converter.checkpoint.recast import Progress
 
 _EXAMPLE = """\b
 Example: put the function with the alias "tpu_func" on the TPU and batch its requests.
@@ -189,7 +190,7 @@ def _print_report(report: ConversionReport) -> None:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Any]:
+def _progress_bar() -> Iterator[Progress | None]:
     """A callback (bytes done, bytes in all) that draws a bar on a terminal and does nothing elsewhere."""
     if not sys.stderr.isatty():
         yield None

@@ -9,7 +9,7 @@ Importing this package does not import TensorFlow; the first conversion does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from converter.errors import ConversionError, InternalError, ModelReadError, OptionsError, OutputError
 from converter.options.parse import ConverterOptions, parse_options, read_options_file
@@ -48,7 +48,7 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

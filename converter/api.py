@@ -11,6 +11,7 @@ from converter.analysis import cost, workload
 from converter.checkpoint.recast import Progress
 from converter.graph import invariants
 from converter.graph.model import Model
+from converter.graph.protos import TENSORFLOW_VERSION
 from converter.options.parse import ConverterOptions, parse_options
 from converter.pipeline import Permissions, build_passes, run_passes
 from converter.reports.conversion import ConversionReport
@@ -107,6 +108,4 @@ def _size(directory: Path) -> int:
 
 
 def _versions(exported_with: str) -> dict[str, str]:
-    import tensorflow as tf
-
-    return {"tpu_convert": __version__, "tensorflow": tf.version.VERSION, "model_tensorflow": exported_with}
+    return {"tpu_convert": __version__, "tensorflow": TENSORFLOW_VERSION, "model_tensorflow": exported_with}

@@ -39,9 +39,10 @@ from tensorflow.core.protobuf import saved_model_pb2, saved_object_graph_pb2
 from tensorflow.dtypes import as_dtype
 from tensorflow.python.framework import tensor_util
 
-from converter.graph.edit import dtype_name
 from converter.graph.invariants import verify_structure
-from converter.graph.model import FunctionDef, Model, NodeDef
+from converter.graph.model import Model
+from converter.graph.protos import FunctionDef, NodeDef
+from converter.graph.tensors import dtype_name
 from converter.passes.pass_result import Pass, PassResult
 
 HIDDEN_ATTRS = ("_output_shapes", "config_proto")

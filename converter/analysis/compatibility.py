@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tensorflow.core.framework import types_pb2
-
 from converter.graph import calls, edit, kernels, ops
-from converter.graph.model import FunctionDef, Model, NodeDef
+from converter.graph.model import Model
+from converter.graph.protos import DT_RESOURCE, DT_STRING, DT_VARIANT, FunctionDef, NodeDef
 
-_BOUNDARY_FORBIDDEN = {types_pb2.DT_STRING: "string", types_pb2.DT_VARIANT: "variant"}
+_BOUNDARY_FORBIDDEN = {DT_STRING: "string", DT_VARIANT: "variant"}
 
 
 def boundary_problems(model: Model, function: FunctionDef) -> list[str]:
@@ -22,7 +21,7 @@ def boundary_problems(model: Model, function: FunctionDef) -> list[str]:
             problems.append(f'argument "{_user_name(function, i)}" is a {_BOUNDARY_FORBIDDEN[argument.type]} tensor')
         elif any(h.dtype in _BOUNDARY_FORBIDDEN for h in argument.handle_data):
             problems.append(f'argument "{_user_name(function, i)}" is a variable of strings or variants')
-        elif argument.type == types_pb2.DT_RESOURCE:
+        elif argument.type == DT_RESOURCE:
             user = uses.foreign(function, i)
             if user is not None:
                 problems.append(
@@ -30,7 +29,7 @@ def boundary_problems(model: Model, function: FunctionDef) -> list[str]:
                     f"the like, used by op {user.op})"
                 )
     for result in function.signature.output_arg:
-        kind = {**_BOUNDARY_FORBIDDEN, types_pb2.DT_RESOURCE: "resource"}.get(result.type)
+        kind = {**_BOUNDARY_FORBIDDEN, DT_RESOURCE: "resource"}.get(result.type)
         if kind is not None:
             problems.append(f'result "{result.name}" is a {kind} tensor')
     return problems

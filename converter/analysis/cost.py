@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from converter.analysis import tpu
 from converter.graph import calls
-from converter.graph.model import Model, NodeDef
+from converter.graph.model import Model
+from converter.graph.protos import NodeDef
 
 _PREFIX_COSTS = (
     (("Conv", "FusedConv2DBiasActivation", "_FusedConv2D", "XlaConv"), 5000),

@@ -18,22 +18,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tensorflow.core.framework import types_pb2
-from tensorflow.dtypes import as_dtype
-
-from converter.graph import ops
-from converter.graph.model import NodeDef
+from converter.graph import ops, tensors
+from converter.graph.protos import (
+    DT_BFLOAT16,
+    DT_COMPLEX64,
+    DT_COMPLEX128,
+    DT_DOUBLE,
+    DT_FLOAT,
+    DT_HALF,
+    DT_RESOURCE,
+    DT_STRING,
+    DT_VARIANT,
+    DataType,
+    NodeDef,
+)
 from converter.graph.shapes import Shape
 
 _FLOATING = {
-    types_pb2.DT_HALF,
-    types_pb2.DT_BFLOAT16,
-    types_pb2.DT_FLOAT,
-    types_pb2.DT_DOUBLE,
-    types_pb2.DT_COMPLEX64,
-    types_pb2.DT_COMPLEX128,
+    DT_HALF,
+    DT_BFLOAT16,
+    DT_FLOAT,
+    DT_DOUBLE,
+    DT_COMPLEX64,
+    DT_COMPLEX128,
 }
-_WITHOUT_ELEMENTS = {types_pb2.DT_STRING, types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT}
+_WITHOUT_ELEMENTS = {DT_STRING, DT_RESOURCE, DT_VARIANT}
 _LOOKUPS = {"ResourceGather", "ResourceGatherNd"}
 _UNTOUCHED = {
     *("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "XlaSharding"),
@@ -62,7 +71,7 @@ class Work:
 class TensorInfo:
     """A tensor that an op takes or gives. `dtype` is that of types.proto."""
 
-    dtype: int
+    dtype: DataType
     shape: Shape
 
     @property
@@ -73,7 +82,7 @@ class TensorInfo:
     @property
     def bytes(self) -> int:
         """Strings, resources and variants have none."""
-        return 0 if self.dtype in _WITHOUT_ELEMENTS else self.elements * int(as_dtype(self.dtype).size)
+        return 0 if self.dtype in _WITHOUT_ELEMENTS else self.elements * tensors.bytes_per_element(self.dtype)
 
 
 def op_work(node: NodeDef, taken: Sequence[TensorInfo], given: Sequence[TensorInfo]) -> Work:

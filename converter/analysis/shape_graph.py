@@ -6,22 +6,33 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import graph_pb2, types_pb2
-from tensorflow.dtypes import as_dtype
-from tensorflow.python.framework import op_def_registry, tensor_util
+from tensorflow.python.framework.tensor_util import try_evaluate_constant
 from tensorflow.python.ops import handle_data_util
 
-from converter.graph import edit, ops, shapes
+from converter.graph import edit, ops, shapes, tensors
 from converter.graph.edit import const_node, make_node, type_attr
-from converter.graph.model import FunctionDef, Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import (
+    DT_INT32,
+    DT_INVALID,
+    DT_RESOURCE,
+    DT_VARIANT,
+    ArgDef,
+    AttrValue,
+    DataType,
+    FunctionDef,
+    GraphDef,
+    NodeDef,
+    TensorShapeProto,
+)
 from converter.graph.shapes import RECORDED, Shape
 
 # Ops that put an item into a list -> which of their inputs it is.
 _ITEM = {"TensorListSetItem": 2, "TensorListPushBack": 1}
+OpError = tf.errors.OpError
 _NODE = re.compile(r"\{\{node (\w+)\}\}")  # as TensorFlow's messages name nodes
 # Only small constants, such as the target of a Reshape, decide about shapes; large ones would cost time and memory.
 _LARGE_CONST_ELEMENTS = 1024
@@ -33,7 +44,7 @@ _PASSED_ELEMENTS = 16
 class Handle:
     """What is known behind a resource or variant: type and shape of the variable, or of the elements of the list."""
 
-    dtype: int
+    dtype: DataType
     shape: Shape
 
 
@@ -41,7 +52,7 @@ class Handle:
 class Known:
     """A small tensor of integers that shapes alone decide, such as a batch size that is passed to a function."""
 
-    dtype: int
+    dtype: DataType
     shape: tuple[int, ...]
     values: tuple[int, ...]
 
@@ -59,7 +70,9 @@ def shape_of(argument: Argument) -> Shape:
 class FunctionShapes:
     """The shapes of all tensors of one function, or of the main graph; look-ups are made when asked for."""
 
-    def __init__(self, graph: Any, tensors: dict[str, tuple[str, int]], scope: Scope, custom: frozenset[str]) -> None:
+    def __init__(
+        self, graph: tf.Graph, tensors: dict[str, tuple[str, int]], scope: Scope, custom: frozenset[str]
+    ) -> None:
         """
         Args:
           tensors: reference as the scope spells it (canonical) -> operation in the graph and output number.
@@ -95,7 +108,7 @@ class FunctionShapes:
         put = None if item is None else self.of(item)
         return handle if put is None else Handle(handle.dtype, put)
 
-    def value(self, ref: str) -> np.ndarray[Any, Any] | None:
+    def value(self, ref: str) -> tensors.Array | None:
         """What a tensor holds, if shapes and constants alone decide it and it is small."""
         tensor = self._tensor(ref)
         if tensor is None or tensor.dtype in (tf.resource, tf.variant):
@@ -103,10 +116,10 @@ class FunctionShapes:
         count = tensor.shape.num_elements()
         if count is None or count > _LARGE_CONST_ELEMENTS:
             return None
-        value = tensor_util.try_evaluate_constant(tensor)
+        value = try_evaluate_constant(tensor)
         return None if value is None else np.asarray(value)
 
-    def _known(self, ref: str, tensor: Any) -> Argument:
+    def _known(self, ref: str, tensor: tf.Tensor) -> Argument:
         """The shape of a tensor that is passed on, or all of it."""
         count = tensor.shape.num_elements()
         if count is None or count > _PASSED_ELEMENTS or not tensor.dtype.is_integer:
@@ -117,7 +130,7 @@ class FunctionShapes:
         return Known(tensor.dtype.as_datatype_enum, value.shape, tuple(int(v) for v in value.flat))
 
     def argument(self, index: int) -> Shape:
-        function: FunctionDef = self._scope.function
+        function = self._function
         return self.of(function.signature.input_arg[index].name)
 
     def result(self, index: int) -> Shape:
@@ -125,10 +138,15 @@ class FunctionShapes:
 
     def returned(self, index: int) -> Argument:
         """A result as what a call of the function gives."""
-        function: FunctionDef = self._scope.function
+        function = self._function
         return self.passed(function.ret[function.signature.output_arg[index].name])
 
-    def _tensor(self, ref: str) -> Any:
+    @property
+    def _function(self) -> FunctionDef:
+        assert self._scope.function is not None  # the main graph has neither arguments nor results
+        return self._scope.function
+
+    def _tensor(self, ref: str) -> tf.Tensor | None:
         ref = edit.canonical_ref(ref, self._scope)
         if ref not in self._tensors:
             if edit.producer_of(ref) in self._custom:
@@ -164,7 +182,7 @@ class ShapeGraph:
         self.shapes = FunctionShapes(self._graph, self._tensors, scope, frozenset(custom))
 
     def _is_registered(self, node: NodeDef) -> bool:
-        return node.op in self._model.functions or op_def_registry.get(node.op) is not None
+        return node.op in self._model.functions or ops.is_registered(node.op)
 
     def add_arguments(self, arguments: Sequence[Argument]) -> None:
         declared = [] if self._scope.function is None else self._scope.function.signature.input_arg
@@ -174,25 +192,25 @@ class ShapeGraph:
         made += [self._placeholder(ref, dtype, edit.unknown_shape()) for ref, dtype in self._custom_tensors.items()]
         self._import(made)
 
-    def _argument(self, declared: Any, given: Argument) -> list[NodeDef]:
-        if declared.type == types_pb2.DT_RESOURCE and len(declared.handle_data) == 1:
+    def _argument(self, declared: ArgDef, given: Argument) -> list[NodeDef]:
+        if declared.type == DT_RESOURCE and len(declared.handle_data) == 1:
             given = Handle(declared.handle_data[0].dtype, shapes.from_proto(declared.handle_data[0].shape))
         return self._value(declared.name, declared.type, given)
 
-    def _value(self, ref: str, dtype: int, known: Argument) -> list[NodeDef]:
+    def _value(self, ref: str, dtype: DataType, known: Argument) -> list[NodeDef]:
         """Nodes that give the tensor `ref`, of which this is known: a handle comes from an op that makes such."""
-        if isinstance(known, Handle) and dtype == types_pb2.DT_RESOURCE:
+        if isinstance(known, Handle) and dtype == DT_RESOURCE:
             attrs = {"dtype": type_attr(known.dtype), "shape": _shape_attr(shapes.to_proto(known.shape))}
             return [self._made(ref, make_node("", "VarHandleOp", **attrs))]
-        if isinstance(known, Handle) and dtype == types_pb2.DT_VARIANT:
+        if isinstance(known, Handle) and dtype == DT_VARIANT:
             sizes = -1 if known.shape is None else [-1 if size is None else size for size in known.shape]
             inputs = [f"{ref}/element_shape", f"{ref}/max_num_elements"]
             shape = self._made(inputs[0], const_node("", np.array(sizes, np.int32)))
             room = self._made(inputs[1], const_node("", np.int32(-1)))
-            attrs = {"element_dtype": type_attr(known.dtype), "shape_type": type_attr(types_pb2.DT_INT32)}
+            attrs = {"element_dtype": type_attr(known.dtype), "shape_type": type_attr(DT_INT32)}
             return [shape, room, self._made(ref, make_node("", "EmptyTensorList", inputs, **attrs))]
         if isinstance(known, Known) and known.dtype == dtype:
-            value = np.array(known.values, as_dtype(dtype).as_numpy_dtype).reshape(known.shape)
+            value = np.array(known.values, tensors.numpy_dtype(dtype)).reshape(known.shape)
             return [self._made(ref, const_node("", value))]
         return [self._placeholder(ref, dtype, shapes.to_proto(shape_of(known)))]
 
@@ -202,9 +220,8 @@ class ShapeGraph:
         for original in originals:
             if not self._is_registered(original):
                 continue
-            definition = ops.op_def(original.op, self._model)
             node = self._named(_inferable_node(original, self._keep_recorded))
-            for i, slot in enumerate(ops.output_slots(original, definition)):
+            for i, slot in enumerate(self._outputs(original)):
                 self._tensors[self._ref(original, slot, i)] = (node.name, i)
             made.append(node)
         self._import(made)
@@ -213,17 +230,22 @@ class ShapeGraph:
         """Adds what a call returns."""
         recorded = [shapes.from_proto(s) for s in _recorded(call)] if self._keep_recorded else []
         made: list[NodeDef] = []
-        for i, slot in enumerate(ops.output_slots(call, ops.op_def(call.op, self._model))):
+        for i, slot in enumerate(self._outputs(call)):
             known = results[i] if results is not None and i < len(results) else None
             if i < len(recorded) and not isinstance(known, Handle | Known):
                 known = shapes.refine(known, recorded[i])
             made += self._value(self._ref(call, slot, i), slot.dtype, known)
         self._import(made)
 
+    def _outputs(self, node: NodeDef) -> list[ops.ArgSlot]:
+        definition = ops.op_def(node.op, self._model)
+        assert definition is not None  # of a registered op, or of a call
+        return ops.output_slots(node, definition)
+
     def _ref(self, node: NodeDef, slot: ops.ArgSlot, number: int) -> str:
         return edit.canonical_ref(self._scope.ref(node.name, slot.arg, slot.index, number), self._scope)
 
-    def _placeholder(self, ref: str, dtype: int, shape: Any) -> NodeDef:
+    def _placeholder(self, ref: str, dtype: DataType, shape: TensorShapeProto) -> NodeDef:
         return self._made(ref, make_node("", "Placeholder", dtype=type_attr(dtype), shape=_shape_attr(shape)))
 
     def _made(self, ref: str, node: NodeDef) -> NodeDef:
@@ -249,11 +271,11 @@ class ShapeGraph:
                 node.input[i] = f"{operation}:{output}"
                 if operation not in new:
                     existing[node.input[i]] = self._graph.get_operation_by_name(operation).outputs[output]
-        graph_def = graph_pb2.GraphDef(node=nodes, versions=self._model.graph_def.versions)
+        graph_def = GraphDef(node=nodes, versions=self._model.graph_def.versions)
         try:
             with self._graph.as_default():
                 tf.graph_util.import_graph_def(graph_def, input_map=existing, name="")
-        except (ValueError, tf.errors.OpError) as error:
+        except (ValueError, OpError) as error:
             raise ValueError(_NODE.sub(lambda found: self._named_in_model(found[1]), str(error))) from error
 
     def _named_in_model(self, name: str) -> str:
@@ -261,13 +283,11 @@ class ShapeGraph:
         return f"{{{{node {edit.producer_of(ref)}}}}}"
 
 
-def _shape_attr(shape: Any) -> Any:
-    attr = type_attr(0)
-    attr.shape.CopyFrom(shape)
-    return attr
+def _shape_attr(shape: TensorShapeProto) -> AttrValue:
+    return AttrValue(shape=shape)
 
 
-def _recorded(node: NodeDef) -> Any:
+def _recorded(node: NodeDef) -> Sequence[TensorShapeProto]:
     """Shapes that the exporter recorded for the outputs of a node; loops and branches have an attribute for it."""
     for attr in (RECORDED, "output_shapes"):
         if attr in node.attr:
@@ -298,12 +318,12 @@ def _elements(const: NodeDef) -> int:
     return count
 
 
-def _custom_op_tensors(model: Model, scope: Scope, unknown: dict[str, NodeDef]) -> Iterator[tuple[str, int]]:
+def _custom_op_tensors(model: Model, scope: Scope, unknown: dict[str, NodeDef]) -> Iterator[tuple[str, DataType]]:
     """Tensors that ops unknown to TensorFlow make and something uses, each with its dtype."""
     for node in scope.nodes:
         definition = None if node.name in unknown else ops.op_def(node.op, model)
         refs = edit.data_inputs(node)
-        slots = [s.dtype for s in ops.input_slots(node, definition)] if definition else [0] * len(refs)
+        slots = [s.dtype for s in ops.input_slots(node, definition)] if definition else [DT_INVALID] * len(refs)
         for ref, dtype in zip(refs, slots, strict=False):
             if dtype and edit.producer_of(ref) in unknown:
                 yield edit.canonical_ref(ref, scope), dtype

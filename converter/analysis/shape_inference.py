@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import tensorflow as tf
-
 from converter.analysis import tpu
-from converter.analysis.shape_graph import Argument, FunctionShapes, Handle, ShapeGraph, shape_of
+from converter.analysis.shape_graph import Argument, FunctionShapes, Handle, OpError, ShapeGraph, shape_of
 from converter.errors import ConversionError
 from converter.graph import calls, edit, ops, shapes
-from converter.graph.model import MAIN_GRAPH, Model, NodeDef, Scope
+from converter.graph.model import MAIN_GRAPH, Model, Scope
+from converter.graph.protos import NodeDef
 from converter.graph.shapes import Shape
 
 
@@ -81,12 +80,12 @@ class Inference:
     def _inferred(self, scope: Scope, arguments: tuple[Argument, ...]) -> FunctionShapes:
         try:
             return self._imported(scope, arguments, keep_recorded=True)
-        except (ValueError, tf.errors.OpError, ShapeInferenceError):
+        except (ValueError, OpError, ShapeInferenceError):
             # Shapes that were recorded for other arguments may contradict these: they are knowledge, not truth.
             pass
         try:
             return self._imported(scope, arguments, keep_recorded=False)
-        except (ValueError, tf.errors.OpError, ShapeInferenceError) as error:
+        except (ValueError, OpError, ShapeInferenceError) as error:
             cause = error.__cause__ if isinstance(error, ShapeInferenceError) else error
             given = ", ".join(shapes.text(shape_of(a)) for a in arguments) or "none"
             raise ShapeInferenceError(

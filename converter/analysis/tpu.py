@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from converter.graph import calls, edit, ops
-from converter.graph.model import FunctionDef, Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import FunctionDef, NodeDef
 
 TPU_CALL = "TPUPartitionedCall"
 BATCH_CALL = "BatchFunction"

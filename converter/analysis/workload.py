@@ -15,7 +15,8 @@ from converter.analysis.op_work import TensorInfo, Work, op_work
 from converter.analysis.shape_graph import Argument, FunctionShapes, Handle, Known
 from converter.analysis.shape_inference import Inference, ShapeInferenceError
 from converter.graph import calls, edit, ops, shapes
-from converter.graph.model import MAIN_GRAPH, Model, NodeDef, Scope
+from converter.graph.model import MAIN_GRAPH, Model, Scope
+from converter.graph.protos import NodeDef
 
 
 @dataclass

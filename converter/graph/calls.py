@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from converter.graph import edit, ops
-from converter.graph.model import Model, NodeDef
+from converter.graph.model import Model
+from converter.graph.protos import Attrs, NameAttrList, NodeDef
 
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "TPUPartitionedCall", "BatchFunction"})
 JIT_ATTR = "_XlaMustCompile"
@@ -20,7 +20,7 @@ STATEFUL_TWIN = {
 }
 
 
-def _name_attr_lists(attrs: Any) -> Iterator[Any]:
+def _name_attr_lists(attrs: Attrs) -> Iterator[NameAttrList]:
     """Every NameAttrList in an attribute map, nested ones included."""
     for key in sorted(attrs):
         value = attrs[key]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
-from tensorflow.core.framework import attr_value_pb2, function_pb2, node_def_pb2, tensor_shape_pb2
-from tensorflow.dtypes import as_dtype
-from tensorflow.python.framework import tensor_util
+from numpy.typing import ArrayLike
 
-from converter.graph.model import FunctionDef, Model, NodeDef, Scope
-
-AttrValue = Any
+from converter.graph import tensors
+from converter.graph.model import Model, Scope
+from converter.graph.protos import AttrValue, DataType, FunctionDef, NameAttrList, NodeDef, TensorShapeProto
 
 # TensorFlow's serving metrics take functions with these in their names for another converter's.
 _RESERVED_NAME_PARTS = {
@@ -23,57 +21,60 @@ _RESERVED_NAME_PARTS = {
 }
 _TRACED_NAME = re.compile(r"^(__inference_.*?)_(\d+)$")
 
+PlainAttr: TypeAlias = bool | int | float | str | bytes | AttrValue
+"""What `plain_attr` makes an AttrValue of."""
+
 # --- building nodes ---------------------------------------------------------------------------------------------
 
 
-def type_attr(dtype: int) -> AttrValue:
-    return attr_value_pb2.AttrValue(type=dtype)
+def type_attr(dtype: DataType) -> AttrValue:
+    return AttrValue(type=dtype)
 
 
-def type_list_attr(dtypes: Iterable[int]) -> AttrValue:
-    return attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue(type=list(dtypes)))
+def type_list_attr(dtypes: Iterable[DataType]) -> AttrValue:
+    return AttrValue(list=AttrValue.ListValue(type=list(dtypes)))
 
 
 def int_list_attr(values: Iterable[int]) -> AttrValue:
-    return attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue(i=list(values)))
+    return AttrValue(list=AttrValue.ListValue(i=list(values)))
 
 
-def shape_list_attr(shapes: Iterable[Any]) -> AttrValue:
-    return attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue(shape=list(shapes)))
+def shape_list_attr(shapes: Iterable[TensorShapeProto]) -> AttrValue:
+    return AttrValue(list=AttrValue.ListValue(shape=list(shapes)))
 
 
 def func_attr(name: str) -> AttrValue:
-    return attr_value_pb2.AttrValue(func=attr_value_pb2.NameAttrList(name=name))
+    return AttrValue(func=NameAttrList(name=name))
 
 
-def plain_attr(value: bool | float | str | bytes | AttrValue) -> AttrValue:
+def plain_attr(value: PlainAttr) -> AttrValue:
     """An AttrValue of a Python bool, int, float, str or bytes; an AttrValue is returned as it is."""
     if isinstance(value, bool):
-        return attr_value_pb2.AttrValue(b=value)
+        return AttrValue(b=value)
     if isinstance(value, int):
-        return attr_value_pb2.AttrValue(i=value)
+        return AttrValue(i=value)
     if isinstance(value, float):
-        return attr_value_pb2.AttrValue(f=value)
+        return AttrValue(f=value)
     if isinstance(value, str):
-        return attr_value_pb2.AttrValue(s=value.encode())
+        return AttrValue(s=value.encode())
     if isinstance(value, bytes):
-        return attr_value_pb2.AttrValue(s=value)
+        return AttrValue(s=value)
     return value
 
 
-def make_node(name: str, op: str, inputs: Iterable[str] = (), **attrs: Any) -> NodeDef:
+def make_node(name: str, op: str, inputs: Iterable[str] = (), /, **attrs: PlainAttr) -> NodeDef:
     """A NodeDef; attribute values as for `plain_attr`."""
-    node = node_def_pb2.NodeDef(name=name, op=op, input=list(inputs))
+    node = NodeDef(name=name, op=op, input=list(inputs))
     for key, value in attrs.items():
         node.attr[key].CopyFrom(plain_attr(value))
     return node
 
 
-def const_node(name: str, value: Any, **attrs: Any) -> NodeDef:
+def const_node(name: str, value: ArrayLike, **attrs: PlainAttr) -> NodeDef:
     """A Const of a numpy scalar or array, or of anything `tf.make_tensor_proto` takes."""
-    tensor = tensor_util.make_tensor_proto(value)
+    tensor = tensors.to_proto(value)
     return make_node(
-        name, "Const", dtype=type_attr(tensor.dtype), value=attr_value_pb2.AttrValue(tensor=tensor), **attrs
+        name, "Const", dtype=type_attr(tensor.dtype), value=AttrValue(tensor=tensor), **attrs
     )
 
 
@@ -184,7 +185,7 @@ def in_order(scope: Scope) -> tuple[list[NodeDef], list[NodeDef]]:
 # --- functions --------------------------------------------------------------------------------------------------
 
 
-def result_shapes(function: FunctionDef) -> list[Any]:
+def result_shapes(function: FunctionDef) -> list[TensorShapeProto]:
     """The TensorShapeProto of each result as the exporter recorded it (`_output_shapes`); else of unknown rank."""
     nodes = {n.name: n for n in function.node_def}
     arguments = {a.name: i for i, a in enumerate(function.signature.input_arg)}
@@ -212,13 +213,13 @@ def _one_output_arg(node: NodeDef | None) -> bool:
     return node is not None and ("Tout" in node.attr or "output_types" in node.attr)
 
 
-def unknown_shape() -> Any:
-    return tensor_shape_pb2.TensorShapeProto(unknown_rank=True)
+def unknown_shape() -> TensorShapeProto:
+    return TensorShapeProto(unknown_rank=True)
 
 
 def clone_function(model: Model, name: str, suffix: str) -> FunctionDef:
     """Adds a copy of function `name` under a new name and returns it."""
-    copy = function_pb2.FunctionDef()
+    copy = FunctionDef()
     copy.CopyFrom(model.functions[name])
     copy.signature.name = function_name(model, name, suffix)
     # api_implements makes grappler swap whole functions for each other by interface name.
@@ -283,8 +284,3 @@ def _move_captured_tensors(model: Model, outer: FunctionDef, inner: FunctionDef)
 def nodes_where(model: Model, wanted: Callable[[NodeDef], bool]) -> list[tuple[Scope, NodeDef]]:
     """Every node of the model that `wanted` picks, with its scope."""
     return [(scope, node) for scope in model.scopes() for node in scope.nodes if wanted(node)]
-
-
-def dtype_name(dtype: int) -> str:
-    """DT_FLOAT -> 'float32' as TensorFlow's Python API spells it."""
-    return str(as_dtype(dtype).name)

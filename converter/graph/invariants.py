@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
-
-from tensorflow.core.framework import types_pb2
 
 from converter.errors import InternalError
 from converter.graph import calls, edit, ops
-from converter.graph.model import Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import DATA_TYPES, DT_INVALID, CapturedTensor, NodeDef
 
-_TYPES = set(types_pb2.DataType.values()) - {types_pb2.DT_INVALID}
+_TYPES = DATA_TYPES - {DT_INVALID}
 
 
 def verify_structure(model: Model) -> None:
@@ -56,7 +54,7 @@ def _problems(model: Model) -> Iterator[str]:
                 yield f'object graph node {node_id} names the missing function "{name}"'
 
 
-def _captured_tensor_problems(model: Model, captured: Any) -> Iterator[str]:
+def _captured_tensor_problems(model: Model, captured: CapturedTensor) -> Iterator[str]:
     function = model.functions.get(captured.concrete_function)
     if function is None:
         return
@@ -122,9 +120,9 @@ def _scope_problems(model: Model, scope: Scope) -> Iterator[str]:
     if scope.function is None:
         return
     for result in scope.function.signature.output_arg:
-        ref = scope.function.ret.get(result.name)
-        if ref is None or not _resolves(ref, scope, outputs, refs):
-            yield f'{scope.name}: result "{result.name}" comes from "{ref}", which does not exist'
+        given = scope.function.ret.get(result.name)
+        if given is None or not _resolves(given, scope, outputs, refs):
+            yield f'{scope.name}: result "{result.name}" comes from "{given}", which does not exist'
     for output in scope.function.signature.control_output:
         if scope.function.control_ret.get(output) not in names:
             yield f'{scope.name}: control output "{output}" does not exist'

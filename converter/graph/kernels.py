@@ -7,8 +7,10 @@ import json
 from collections.abc import Collection, Iterable
 from importlib import resources
 
-from tensorflow.dtypes import as_dtype
-from tensorflow.python.framework import kernels
+from tensorflow.python.framework.kernels import get_registered_kernels_for_op
+
+from converter.graph.protos import KernelList
+from converter.graph.tensors import dtype_name
 
 Kernel = dict[str, list[str]]
 """Type attribute -> names of the dtypes that it may be; what is not in it may be any."""
@@ -25,9 +27,10 @@ def tpu_kernels() -> dict[str, list[Kernel]]:
 @functools.cache
 def cpu_kernels(op: str) -> list[Kernel]:
     """The CPU kernels of an op."""
+    registered: KernelList = get_registered_kernels_for_op(op)
     return [
-        {c.name: [as_dtype(t).name for t in c.allowed_values.list.type] for c in kernel.constraint}
-        for kernel in kernels.get_registered_kernels_for_op(op).kernel
+        {c.name: [dtype_name(t) for t in c.allowed_values.list.type] for c in kernel.constraint}
+        for kernel in registered.kernel
         if kernel.device_type in ("CPU", "DEFAULT")
     ]
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-# TensorFlow's generated protos carry no types that mypy could see, hence these names for readers.
-NodeDef = Any
-FunctionDef = Any
-SavedModel = Any
-MetaGraphDef = Any
-SavedObjectGraph = Any
+from converter.graph.protos import (
+    FunctionDef,
+    GraphDef,
+    MetaGraphDef,
+    Nodes,
+    ObjectReference,
+    SavedModel,
+    SavedObjectGraph,
+    SignatureDef,
+)
 
 MAIN_GRAPH = "main graph"
+VARIABLES_PREFIX = Path("variables") / "variables"  # of the checkpoint, in the directory of the model
 INIT_OP_SIGNATURES = ("__saved_model_init_op", "__saved_model_train_op")
 
 
@@ -27,7 +31,7 @@ class Scope:
     """A place that holds nodes: the main graph (`function` is None) or one function of the library."""
 
     name: str
-    nodes: Any  # repeated NodeDef
+    nodes: Nodes
     function: FunctionDef | None
 
     @classmethod
@@ -63,7 +67,7 @@ class Model:
         return self.saved_model.meta_graphs[0]
 
     @property
-    def graph_def(self) -> Any:
+    def graph_def(self) -> GraphDef:
         return self.meta_graph.graph_def
 
     @property
@@ -112,7 +116,7 @@ class Model:
         return {alias: tuple(names) for alias, names in found.items()}
 
     @property
-    def signatures(self) -> dict[str, Any]:
+    def signatures(self) -> dict[str, SignatureDef]:
         """Signature key -> SignatureDef, without the init op's pseudo signatures."""
         return {k: s for k, s in self.meta_graph.signature_def.items() if k not in INIT_OP_SIGNATURES}
 
@@ -174,5 +178,5 @@ class Model:
                     return int(child.node_id)
         return None
 
-    def _children(self, node_id: int | None) -> Sequence[Any]:
+    def _children(self, node_id: int | None) -> Sequence[ObjectReference]:
         return () if node_id is None else tuple(self.object_graph.nodes[node_id].children)

@@ -6,16 +6,15 @@ function called by its name.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from tensorflow.python.framework import op_def_registry
+from tensorflow.python.client import pywrap_tf_session
+from tensorflow.python.framework.op_def_registry import get as registered_op_def
 
-from converter.graph.model import Model, NodeDef
-
-OpDef = Any
-ArgDef = Any
+from converter.graph.model import Model
+from converter.graph.protos import ArgDef, AttrValue, DataType, NodeDef, OpDef, OpList
 
 # Ops that run one of the functions in these attributes; their first input chooses which.
 BRANCHES = {
@@ -64,18 +63,31 @@ class ArgSlot:
 
     arg: str
     index: int
-    dtype: int
+    dtype: DataType
     attr: str
     attr_index: int | None
+
+
+@functools.cache
+def registered() -> tuple[str, ...]:
+    """The names of all ops that TensorFlow registers."""
+    data = pywrap_tf_session.TF_GetAllOpList()
+    found = OpList.FromString(pywrap_tf_session.TF_GetBuffer(data))
+    return tuple(op.name for op in found.op)
+
+
+def is_registered(op: str) -> bool:
+    """Whether TensorFlow has this op."""
+    return registered_op_def(op) is not None
 
 
 def op_def(op: str, model: Model) -> OpDef | None:
     """The OpDef of `op`; None for a custom op that neither TensorFlow nor the model describes."""
     if op in model.functions:
         return model.functions[op].signature
-    registered = op_def_registry.get(op)
-    if registered is not None:
-        return registered
+    known: OpDef | None = registered_op_def(op)
+    if known is not None:
+        return known
     return next((o for o in model.meta_graph.meta_info_def.stripped_op_list.op if o.name == op), None)
 
 
@@ -100,7 +112,7 @@ def _slots(node: NodeDef, arg: ArgDef, definition: OpDef) -> Iterator[ArgSlot]:
         yield ArgSlot(arg.name, i, dtype, arg.type_attr, None)
 
 
-def _attr(node: NodeDef, name: str, definition: OpDef) -> Any:
+def _attr(node: NodeDef, name: str, definition: OpDef) -> AttrValue:
     # Reading a missing key of a message map would create it, so look first.
     if name in node.attr:
         return node.attr[name]

@@ -6,11 +6,10 @@ a node counted through and arguments being nodes: the loaders look them up with 
 
 from __future__ import annotations
 
-from typing import Any
-
 from converter.errors import ConversionError
 from converter.graph import edit, ops
 from converter.graph.model import MAIN_GRAPH, Model, Scope
+from converter.graph.protos import CapturedTensor, TensorInfo
 
 
 def spelled(name: str) -> tuple[str, int]:
@@ -47,9 +46,9 @@ def name_of(model: Model, scope: Scope, ref: str) -> str:
     raise ValueError(f'"{scope.name}" has no tensor "{ref}"')
 
 
-def names(model: Model) -> dict[tuple[str, str], list[Any]]:
+def names(model: Model) -> dict[tuple[str, str], list[TensorInfo | CapturedTensor]]:
     """(scope name, name from outside) -> the messages whose `name` it is."""
-    found: dict[tuple[str, str], list[Any]] = {}
+    found: dict[tuple[str, str], list[TensorInfo | CapturedTensor]] = {}
     for signature in model.meta_graph.signature_def.values():
         for info in signature.outputs.values():
             found.setdefault((MAIN_GRAPH, info.name), []).append(info)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from tensorflow.core.framework import tensor_shape_pb2
-
-from converter.graph.model import FunctionDef
+from converter.graph.protos import FunctionDef, TensorShapeProto
 
 Shape = tuple[int | None, ...] | None
 """Sizes of a tensor's dimensions, None for an unknown size; None in place of all of it for an unknown rank."""
@@ -34,17 +31,17 @@ def declared_shapes(function: FunctionDef) -> list[Shape]:
     return [declared_shape(function, i) for i in range(len(function.signature.input_arg))]
 
 
-def from_proto(proto: Any) -> Shape:
+def from_proto(proto: TensorShapeProto) -> Shape:
     """TensorShapeProto -> Shape."""
     return None if proto.unknown_rank else tuple(None if d.size < 0 else int(d.size) for d in proto.dim)
 
 
-def to_proto(shape: Shape) -> Any:
+def to_proto(shape: Shape) -> TensorShapeProto:
     """Shape -> TensorShapeProto."""
     if shape is None:
-        return tensor_shape_pb2.TensorShapeProto(unknown_rank=True)
-    dims = [tensor_shape_pb2.TensorShapeProto.Dim(size=-1 if size is None else size) for size in shape]
-    return tensor_shape_pb2.TensorShapeProto(dim=dims)
+        return TensorShapeProto(unknown_rank=True)
+    dims = [TensorShapeProto.Dim(size=-1 if size is None else size) for size in shape]
+    return TensorShapeProto(dim=dims)
 
 
 def text(shape: Shape) -> str:

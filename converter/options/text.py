@@ -8,9 +8,9 @@ and column numbers of messages are those of the text as the user wrote it.
 import difflib
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from google.protobuf import text_format
+from google.protobuf.descriptor import Descriptor, EnumDescriptor
 from google.protobuf.message import Message
 
 from converter.errors import OptionsError
@@ -146,19 +146,19 @@ def _check_enum_numbers(message: Message, inside: str = "") -> None:
     for field, value in message.ListFields():
         path = f"{inside}.{field.name}" if inside else field.name
         if field.enum_type is not None:
-            _check_enum_number(field, value, path)
+            _check_enum_number(field.enum_type, value, path)
         elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
             for inner in [value] if isinstance(value, Message) else value:
                 _check_enum_numbers(inner, path)
 
 
-def _check_enum_number(field: Any, number: int, path: str) -> None:
-    if number not in field.enum_type.values_by_number:
-        names = _either([known.name for known in field.enum_type.values])
+def _check_enum_number(enum: EnumDescriptor, number: int, path: str) -> None:
+    if number not in enum.values_by_number:
+        names = _either([known.name for known in enum.values])
         raise OptionsError(f'Unknown value {number} of "{path}" in the converter options; the values are {names}.')
 
 
-def _messages() -> Iterator[tuple[str, Any]]:
+def _messages() -> Iterator[tuple[str, Descriptor]]:
     """Every message of the options with the path of the field that holds it, the outermost with an empty path."""
     pending = [("", pb.ConverterOptions.DESCRIPTOR)]
     while pending:

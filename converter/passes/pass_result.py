@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from converter.graph.model import Model
+
+Json: TypeAlias = dict[str, Any]
+"""An object of JSON; Any, as what is in it is told by its keys alone."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class PassResult:
     changes: list[Change] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Json = field(default_factory=dict)
 
     def changed(self, where: str, what: str) -> None:
         self.changes.append(Change(where, what))

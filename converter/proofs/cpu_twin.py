@@ -9,7 +9,8 @@ import numpy as np
 from converter.analysis import tpu
 from converter.errors import ConversionError
 from converter.graph import edit, ops
-from converter.graph.model import Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import NodeDef
 from converter.proofs.bfloat16_on_cpu import compute_in_float32
 from converter.saved_model.reader import read_model
 from converter.saved_model.writer import check_output_dir, write_model

@@ -5,16 +5,17 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from converter.errors import ConversionError
+from converter.graph.tensors import Array
 
 _SEED = 20240917
 
 
-def read_inputs(path: Path) -> dict[str, Any]:
+def read_inputs(path: Path) -> dict[str, Array]:
     """The arrays of an .npz file by name.
 
     Raises:
@@ -30,14 +31,14 @@ def read_inputs(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def given_inputs(arrays: Mapping[str, Any], specs: Mapping[str, Any], key: str) -> dict[str, Any]:
+def given_inputs(
+    arrays: Mapping[str, Array], specs: Mapping[str, tf.TensorSpec], key: str
+) -> dict[str, tf.Tensor]:
     """The tensors that signature `key` takes, from a user's arrays.
 
     Raises:
       ConversionError: names or types do not fit.
     """
-    import tensorflow as tf
-
     if set(arrays) != set(specs):
         raise ConversionError(
             f'The inputs file has the arrays {sorted(arrays)}; the signature "{key}" expects {sorted(specs)}.'
@@ -54,14 +55,12 @@ def given_inputs(arrays: Mapping[str, Any], specs: Mapping[str, Any], key: str) 
     return inputs
 
 
-def random_inputs(specs: Mapping[str, Any], batch_size: int, small: bool) -> dict[str, Any]:
+def random_inputs(specs: Mapping[str, tf.TensorSpec], batch_size: int, small: bool) -> dict[str, tf.Tensor]:
     """Tensors for these specs, the same ones every time: 1 stands in for unknown dimensions but the 0th.
 
     Args:
       small: floats are 0 or 1, which are valid as ids, too; else they are normally distributed.
     """
-    import tensorflow as tf
-
     random = np.random.default_rng(_SEED)
     inputs = {}
     for name, spec in sorted(specs.items()):
@@ -71,7 +70,7 @@ def random_inputs(specs: Mapping[str, Any], batch_size: int, small: bool) -> dic
     return inputs
 
 
-def _drawn(random: np.random.Generator, shape: list[int], dtype: Any, small: bool) -> Any:
+def _drawn(random: np.random.Generator, shape: list[int], dtype: tf.DType, small: bool) -> Array:
     if dtype.name == "string":
         words = np.array(["the", "quick", "brown fox", "1"])
         return words[random.integers(0, len(words), shape)]

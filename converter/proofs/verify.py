@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import numpy as np
+import tensorflow as tf
 
 from converter.errors import ConversionError, nearest
 from converter.graph import edit
 from converter.graph.model import Model
+from converter.graph.protos import DT_BFLOAT16
+from converter.graph.tensors import Array
 from converter.proofs import sample_inputs
 from converter.proofs.cpu_twin import make_cpu_twin
 from converter.saved_model.reader import FINGERPRINT_FILE, SAVED_MODEL_FILE, read_model
 
+_T = TypeVar("_T")
 _EXACT_TOLERANCE = 1e-5  # float32: the runtime fuses differently across function boundaries
 _BFLOAT16_TOLERANCE = 2e-2  # bfloat16 has 8 bits of precision, and errors add up along a deep model
 
@@ -104,16 +108,30 @@ def verify_conversion(
                     inputs = sample_inputs.given_inputs(arrays, specs, key)
                     expected = _answer(before.signatures[key], inputs, f'the original, at signature "{key}"')
                 found = _answer(after.signatures[key], inputs, f'the converted model, at signature "{key}"')
-                rows = size or next((int(v.shape[0]) for v in inputs.values() if v.shape.rank), 1)
+                rows = size or next((v.shape[0] or 0 for v in inputs.values() if v.shape.rank), 1)
                 comparisons += [_compare(key, rows, name, expected[name], found.get(name)) for name in sorted(expected)]
     return Verification(tuple(comparisons), tolerance)
 
 
-@contextmanager
-def _loaded(model: Model, what: str) -> Iterator[Any]:
-    """The model as TensorFlow loads it, without the slot variables of an optimizer: Keras 3 cannot revive these."""
-    import tensorflow as tf
+class _Signature(Protocol):
+    """A signature of a loaded model, as it is used here."""
 
+    @property
+    def structured_input_signature(self) -> tuple[tuple[()], dict[str, tf.TensorSpec]]: ...
+
+    def __call__(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]: ...
+
+
+class _Loaded(Protocol):
+    """What tf.saved_model.load returns, as it is used here."""
+
+    @property
+    def signatures(self) -> Mapping[str, _Signature]: ...
+
+
+@contextmanager
+def _loaded(model: Model, what: str) -> Iterator[_Loaded]:
+    """The model as TensorFlow loads it, without the slot variables of an optimizer: Keras 3 cannot revive these."""
     with tempfile.TemporaryDirectory(prefix="tpu-convert-verify-") as name:
         for node in model.object_graph.nodes:
             del node.slot_variables[:]
@@ -124,7 +142,9 @@ def _loaded(model: Model, what: str) -> Iterator[Any]:
         yield _run(lambda: tf.saved_model.load(name), f"the {what} model, when it is loaded")
 
 
-def _answer_to_random(function: Any, key: str, specs: Any, size: int) -> tuple[dict[str, Any], Any]:
+def _answer_to_random(
+    function: _Signature, key: str, specs: Mapping[str, tf.TensorSpec], size: int
+) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
     """Random inputs that the original can answer, and its answer."""
     where = f'the original, at signature "{key}" with random inputs of {size} rows'
     inputs = sample_inputs.random_inputs(specs, size, small=False)
@@ -136,13 +156,11 @@ def _answer_to_random(function: Any, key: str, specs: Any, size: int) -> tuple[d
         return inputs, _answer(function, inputs, where)
 
 
-def _answer(function: Any, inputs: dict[str, Any], where: str) -> Any:
+def _answer(function: _Signature, inputs: dict[str, tf.Tensor], where: str) -> dict[str, tf.Tensor]:
     return _run(lambda: function(**inputs), where)
 
 
-def _run(work: Callable[[], Any], where: str) -> Any:
-    import tensorflow as tf
-
+def _run(work: Callable[[], _T], where: str) -> _T:
     try:
         return work()
     except (tf.errors.OpError, ValueError, TypeError, AttributeError, KeyError, FileNotFoundError) as error:
@@ -160,16 +178,14 @@ def _reason(error: Exception) -> str:
 
 
 def _computes_in_bfloat16(model: Model) -> bool:
-    from tensorflow.core.framework import types_pb2
-
     return bool(
         edit.nodes_where(
-            model, lambda n: any(v.type == types_pb2.DT_BFLOAT16 for v in n.attr.values() if v.HasField("type"))
+            model, lambda n: any(v.type == DT_BFLOAT16 for v in n.attr.values() if v.HasField("type"))
         )
     )
 
 
-def _compare(key: str, batch_size: int, name: str, expected: Any, found: Any) -> OutputComparison:
+def _compare(key: str, batch_size: int, name: str, expected: tf.Tensor, found: tf.Tensor | None) -> OutputComparison:
     if found is None:
         return OutputComparison(key, batch_size, name, float("inf"), "the converted model lacks this output")
     if expected.shape != found.shape or expected.dtype != found.dtype:
@@ -181,12 +197,12 @@ def _compare(key: str, batch_size: int, name: str, expected: Any, found: Any) ->
     return OutputComparison(key, batch_size, name, error, f"{differ} of {a.size} differ" if differ else "")
 
 
-def _is_inexact(values: Any) -> bool:
+def _is_inexact(values: Array) -> bool:
     # bfloat16 is no floating-point type to NumPy.
     return values.dtype.kind in "fc" or values.dtype.name == "bfloat16"
 
 
-def relative_error(expected: Any, found: Any) -> float:
+def relative_error(expected: Array, found: Array) -> float:
     """L2 norm of the difference over that of `expected`, inf for new NaNs; of integers the share that differs."""
     if not _is_inexact(expected):
         return float(np.mean(expected != found)) if expected.size else 0.0

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
 from converter.analysis.cost import Cost
 from converter.analysis.workload import Workload
-from converter.passes.pass_result import PassReport
+from converter.passes.pass_result import Json, PassReport
 
 _CPU_ROW = "[CPU cost]"
 _PERCENT_WIDTH = 10
@@ -99,7 +98,7 @@ class ConversionReport:
                     )
         return lines
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Everything in the report as JSON-serializable values; costs are integers, times seconds, sizes bytes."""
         return {
             "cost": {"total": self.cost.total, "cpu": self.cost.cpu, "tpu": dict(self.cost.tpu)},
@@ -119,7 +118,7 @@ class ConversionReport:
         """Cost and name of each row of the breakdown."""
         return [(self.cost.cpu, _CPU_ROW), *((cost, name) for name, cost in self.cost.tpu.items())]
 
-    def _breakdown(self) -> list[dict[str, Any]]:
+    def _breakdown(self) -> list[Json]:
         """The rows of the report's table, with FLOPs and bytes for one row of the batch as columns of their own."""
         rows = []
         for cost, name in self._rows():

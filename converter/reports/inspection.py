@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from tensorflow.core.framework import types_pb2
 
 from converter.analysis import compatibility, cost, tpu, workload
 from converter.analysis.op_work import Work
-from converter.graph import calls, edit
-from converter.graph.model import FunctionDef, Model
+from converter.graph import calls, tensors
+from converter.graph.model import Model
+from converter.graph.protos import DT_RESOURCE, FunctionDef
+from converter.passes.pass_result import Json
 from converter.saved_model.reader import blaming_input, read_model
 
 
@@ -49,7 +48,7 @@ class Inspection:
     signatures: dict[str, str]
     functions: tuple[FunctionInfo, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         return {"signatures": self.signatures, "functions": [dataclasses.asdict(f) for f in self.functions]}
 
     def text(self) -> str:
@@ -137,11 +136,11 @@ def _function_info(
         alias=aliases.get(name, ""),
         signatures=tuple(key for key, of in signatures.items() if of == name),
         arguments=tuple(
-            f"{a.name}: {edit.dtype_name(a.type)}"
+            f"{a.name}: {tensors.dtype_name(a.type)}"
             for a in function.signature.input_arg
-            if a.type != types_pb2.DT_RESOURCE
+            if a.type != DT_RESOURCE
         ),
-        resources=sum(a.type == types_pb2.DT_RESOURCE for a in function.signature.input_arg),
+        resources=sum(a.type == DT_RESOURCE for a in function.signature.input_arg),
         cost=own_cost,
         flops=work.flops,
         bytes=work.bytes,

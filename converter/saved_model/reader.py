@@ -6,18 +6,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
 
 from converter.errors import ConversionError, ModelReadError
 from converter.graph import invariants
-from converter.graph.model import Model
+from converter.graph.model import VARIABLES_PREFIX, Model
+from converter.graph.protos import SavedModel
 
 SAVED_MODEL_FILE = "saved_model.pb"
 FINGERPRINT_FILE = "fingerprint.pb"
-VARIABLES_PREFIX = Path("variables") / "variables"
 _SHARD = re.compile(r"^variables\.data-(\d{5})-of-(\d{5})$")
 
 
@@ -96,9 +94,9 @@ def _find_proto(path: Path) -> Path:
     raise ModelReadError(f'"{path}" is not a SavedModel: it has no {SAVED_MODEL_FILE}, but {found}.{hint}')
 
 
-def _parse(proto: Path) -> Any:
+def _parse(proto: Path) -> SavedModel:
     try:
-        return saved_model_pb2.SavedModel.FromString(proto.read_bytes())
+        return SavedModel.FromString(proto.read_bytes())
     except DecodeError as error:
         raise ModelReadError(
             f'"{proto}" ({proto.stat().st_size} bytes) cannot be parsed as a SavedModel: the file is damaged or was '

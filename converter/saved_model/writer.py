@@ -10,8 +10,8 @@ from pathlib import Path
 from converter.checkpoint import recast as checkpoint
 from converter.checkpoint.recast import Progress
 from converter.errors import OutputError
-from converter.graph.model import Model
-from converter.saved_model.reader import FINGERPRINT_FILE, SAVED_MODEL_FILE, VARIABLES_PREFIX
+from converter.graph.model import VARIABLES_PREFIX, Model
+from converter.saved_model.reader import FINGERPRINT_FILE, SAVED_MODEL_FILE
 
 _STAGING_PREFIX = ".tpu-convert-staging-"
 _PROTO_LIMIT = 2**31 - 1  # bytes; protobuf's own limit

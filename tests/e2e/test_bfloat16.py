@@ -10,7 +10,8 @@ from tensorflow.core.framework import types_pb2
 
 from converter import ConversionError, ConversionReport, convert, write_cpu_twin
 from converter.checkpoint.recast import list_tensors
-from converter.graph.model import Model, NodeDef
+from converter.graph.model import Model
+from converter.graph.protos import NodeDef
 from converter.saved_model.reader import VARIABLES_PREFIX, read_model
 from testdata.make_testdata import MODELS
 from tests.oracle import relative_error, run_saved_model

@@ -200,10 +200,6 @@ def test_nodes_are_found_everywhere() -> None:
     assert [(scope.name, node.name) for scope, node in found] == [(MAIN_GRAPH, "a"), ("H", "x")]
 
 
-def test_the_name_of_a_dtype_is_python_s() -> None:
-    assert [edit.dtype_name(d) for d in (1, 7, 14, 20)] == ["float32", "string", "bfloat16", "resource"]
-
-
 def test_an_attribute_value_stays_as_it_is() -> None:
     value = attr_value_pb2.AttrValue(i=3)
     assert edit.plain_attr(value) is value

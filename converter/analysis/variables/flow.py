@@ -9,20 +9,18 @@ one, hence every node of the model is looked at once, however calls nest or recu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from tensorflow.core.framework import types_pb2
 
 from converter.graph import calls, edit, ops, outside
 from converter.graph.disjoint_sets import Classes
-from converter.graph.model import FunctionDef, Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import DT_RESOURCE, CapturedTensor, FunctionDef, NodeDef, OpDef
 
 # A resource tensor: (scope name, reference); or a node of the object graph: (OBJECT, node id).
 Slot = tuple[str, str]
 OBJECT = "object graph"
 HANDLE_OP = "VarHandleOp"
 
-_RESOURCE = types_pb2.DT_RESOURCE
+_RESOURCE = DT_RESOURCE
 _ONE_TO_ONE = {"Identity", "IdentityN", "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration"}
 # All inputs that are resources, and all outputs that are, may be the same resource.
 _ALL_TO_ALL = {"Switch", "RefSwitch", "Merge", "RefMerge"}
@@ -55,7 +53,7 @@ class ResourceFlow:
         self.inner_handles: list[tuple[Scope, NodeDef]] = []
         self._sources: dict[Slot, list[Slot]] = {}
         self._model = model
-        self._definitions: dict[str, Any] = {}
+        self._definitions: dict[str, OpDef | None] = {}
         for scope in model.scopes():
             self._add_scope(scope)
         self._add_captures()
@@ -164,17 +162,17 @@ class ResourceFlow:
             function = self._model.functions.get(name)
             if function is None:
                 continue
-            captured = self._model.captures_of(name)
+            captures = self._model.captures_of(name)
             for i, argument in enumerate(function.signature.input_arg):
-                if argument.type == _RESOURCE and i in captured:
-                    self._flow(object_slot(captured[i]), (name, argument.name))
+                if argument.type == _RESOURCE and i in captures:
+                    self._flow(object_slot(captures[i]), (name, argument.name))
                 elif argument.type == _RESOURCE:
                     self.escapes[(name, argument.name)] = f'the argument "{argument.name}" of function "{name}"'
             for result in function.signature.output_arg:
                 if result.type == _RESOURCE:
                     self.escapes[(name, function.ret[result.name])] = f'the result "{result.name}" of function "{name}"'
 
-    def _captured_slot(self, captured: Any) -> Slot:
+    def _captured_slot(self, captured: CapturedTensor) -> Slot:
         name, position = outside.spelled(captured.name)
         function = self._model.functions[captured.concrete_function]
         for node in function.node_def:
@@ -197,7 +195,7 @@ def _result(function: FunctionDef, position: int) -> Slot:
     return function.signature.name, function.ret[function.signature.output_arg[position].name]
 
 
-def _may_give_resources(node: NodeDef, definition: Any) -> bool:
+def _may_give_resources(node: NodeDef, definition: OpDef) -> bool:
     """A quick look at the attributes, since nearly all nodes give none."""
     for arg in definition.output_arg:
         attr = arg.type_attr or arg.type_list_attr

@@ -6,18 +6,17 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.framework import types_pb2
 
 from converter.analysis.variables.flow import HANDLE_OP, OBJECT, Consumer, ResourceFlow, Slot, object_slot
 from converter.analysis.variables.restoring import before_identities, restored_tensors
 from converter.analysis.variables.uses import Served, UseKind, VariableUse, use_kind, value_attr
 from converter.checkpoint import recast
-from converter.graph import edit
+from converter.graph import edit, tensors
 from converter.graph.disjoint_sets import Classes
-from converter.graph.model import MAIN_GRAPH, Model, NodeDef
+from converter.graph.model import MAIN_GRAPH, VARIABLES_PREFIX, Model
+from converter.graph.protos import DT_FLOAT, DataType, NodeDef
 
-_FLOAT = types_pb2.DT_FLOAT
+_FLOAT = DT_FLOAT
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Variable:
     """
 
     name: str
-    dtype: int
+    dtype: DataType
     shape: tuple[int, ...] | None
     size_bytes: int
     checkpoint_key: str | None
@@ -158,7 +157,7 @@ class VariableIndex:
     def _checkpoint_keys(self) -> dict[Slot, str]:
         """The checkpoint key of handles, as the restore function assigns them, and of object graph nodes."""
         keys: dict[Slot, str] = {}
-        prefix = self._model.path / tf.saved_model.VARIABLES_DIRECTORY / tf.saved_model.VARIABLES_FILENAME
+        prefix = self._model.path / VARIABLES_PREFIX
         if prefix.with_suffix(".index").is_file():
             self._tensors = recast.list_tensors(prefix)
         if self._saved and recast.OBJECT_GRAPH_KEY in self._tensors:
@@ -242,7 +241,7 @@ class VariableIndex:
             self._name(group),
             dtype,
             sizes,
-            elements * int(tf.as_dtype(dtype).size),
+            elements * tensors.bytes_per_element(dtype),
             key,
             handles,
             ids,
@@ -271,7 +270,7 @@ def slots_of(variable: Variable) -> Iterator[Slot]:
 
 def _own_reason(variable: Variable) -> str | None:
     if variable.dtype != _FLOAT:
-        return f"is {edit.dtype_name(variable.dtype)}, not float32"
+        return f"is {tensors.dtype_name(variable.dtype)}, not float32"
     if variable.checkpoint_key is None:
         return "is not saved: the checkpoint holds no value for it, or the converter cannot tell which"
     for use in variable.uses:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from tensorflow.python.framework import tensor_util
 
-from converter.graph import edit
-from converter.graph.model import NodeDef, Scope
+from converter.graph import edit, tensors
+from converter.graph.model import Scope
+from converter.graph.protos import NodeDef
 
 
 def restored_tensors(scope: Scope) -> dict[str, str]:
@@ -24,17 +24,17 @@ def restored_tensors(scope: Scope) -> dict[str, str]:
     }
 
 
-def checkpoint_keys(node: NodeDef, scope: Scope, nodes: dict[str, Any]) -> list[str]:
+def checkpoint_keys(node: NodeDef, scope: Scope, nodes: Mapping[str, NodeDef]) -> list[str]:
     """The keys that a SaveV2 or RestoreV2 saves or restores, in order; none if they are not constant."""
     names = nodes.get(edit.producer_of(before_identities(node.input[1], scope, nodes)))
     if names is None or names.op != "Const":
         return []
-    values = np.atleast_1d(tensor_util.MakeNdarray(names.attr["value"].tensor))
+    values = np.atleast_1d(tensors.values(names.attr["value"].tensor))
     # Of a damaged key nothing in the checkpoint has the name.
     return [value.decode(errors="replace") for value in values.tolist()]
 
 
-def before_identities(ref: str, scope: Scope, nodes: dict[str, Any]) -> str:
+def before_identities(ref: str, scope: Scope, nodes: Mapping[str, NodeDef]) -> str:
     """The tensor that chains of Identity copy to `ref`."""
     producer = nodes.get(edit.producer_of(ref))
     while producer is not None and producer.op == "Identity":

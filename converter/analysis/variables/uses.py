@@ -5,12 +5,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from tensorflow.core.framework import types_pb2
-
 from converter.graph import calls, ops
-from converter.graph.model import Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import DT_BFLOAT16, NodeDef
 
-_BFLOAT16 = types_pb2.DT_BFLOAT16
+_BFLOAT16 = DT_BFLOAT16
 _READERS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "ReadVariableXlaSplitND"}
 _WRITERS = {
     "AssignVariableOp",

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from tensorflow.core.framework import function_pb2
 
 from converter.analysis import tpu
 from converter.analysis.shape_inference import infer
 from converter.errors import ConversionError
 from converter.graph import calls, edit, shapes
 from converter.graph.edit import make_node
-from converter.graph.model import FunctionDef, Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import FunctionDef, NodeDef
 from converter.options.parse import BatchOptions
 from converter.passes.batching import rules
 from converter.passes.batching.checks import check_components
@@ -28,7 +26,7 @@ from converter.passes.batching.op import (
     updated_values,
 )
 from converter.passes.batching.plan import Plan, Target, Update, batched_within, make_plan, ordinal_producer
-from converter.passes.pass_result import PassResult
+from converter.passes.pass_result import Json, PassResult
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Batch:
         plan = make_plan(model, self.options)
         result = PassResult(skips=list(plan.skips))
         self._check_shapes(model, plan, result)
-        batched: list[dict[str, Any]] = []
+        batched: list[Json] = []
         shared: dict[int, str] = {}
         for target in plan.targets:
             node = _batch_function(model, target) if target.call is None else _batch_call(model, target, shared)
@@ -203,7 +201,7 @@ def _batch_call(model: Model, target: Target, shared: dict[int, str]) -> NodeDef
 def _call_alone(model: Model, target: Target, call: NodeDef, ordinal: NodeDef | None) -> FunctionDef:
     """Adds the function that holds nothing but this TPU call, its arguments in the batching op's order."""
     callee = model.functions[target.function]
-    function = function_pb2.FunctionDef()
+    function = FunctionDef()
     function.signature.name = edit.function_name(model, target.function, "batched")
     function.signature.is_stateful = True
     names = [f"argument_{i}" for i in range(len(callee.signature.input_arg))]
@@ -234,7 +232,7 @@ def _remove_if_unused(scope: Scope, name: str) -> None:
 # --- report -----------------------------------------------------------------------------------------------------
 
 
-def _details(model: Model, name: str, what: str, node: NodeDef) -> dict[str, Any]:
+def _details(model: Model, name: str, what: str, node: NodeDef) -> Json:
     values = present_values(node)
     values["allowed_batch_sizes"] = list(values["allowed_batch_sizes"])
     return {

@@ -15,7 +15,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from converter.graph import calls, edit, ops
-from converter.graph.model import Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import NodeDef
 
 # Resources without inputs: of one container and name, all of them are the same object.
 _RESOURCE_SOURCES = ("VarHandleOp", "HashTableV2", "MutableHashTableV2", "MutableDenseHashTableV2", "LookupTableImport")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import MutableMapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from google.protobuf.message import Message
 
 from converter.analysis import tpu
 from converter.errors import ConversionError
 from converter.graph import edit
 from converter.graph.edit import make_node, type_list_attr
-from converter.graph.model import FunctionDef, NodeDef
+from converter.graph.protos import FunctionDef, NodeDef, TensorShapeProto
 from converter.options.parse import BatchOptions
 from converter.passes.batching.plan import Target, Update
+from converter.passes.pass_result import Json
+
+_M = TypeVar("_M", bound=Message)
+Values: TypeAlias = dict[str, Any]
+"""Attributes of the batching op by name; Any, as the name tells which is an int, a bool or a tuple of ints."""
 
 # Defaults of the op, and of the reference for what the op requires.
-_DEFAULTS = {
+_DEFAULTS: Values = {
     "num_batch_threads": 0,
     "batch_timeout_micros": 0,
     "max_enqueued_batches": 10,
@@ -63,7 +70,7 @@ def permute_arguments(function: FunctionDef, order: Sequence[int]) -> None:
     _permute_keys(function.resource_arg_unique_id, order)
 
 
-def _permute_keys(by_argument: Any, order: Sequence[int]) -> None:
+def _permute_keys(by_argument: MutableMapping[int, Any], order: Sequence[int]) -> None:
     old = {i: _copy(v) if hasattr(v := by_argument[i], "CopyFrom") else v for i in list(by_argument)}
     by_argument.clear()
     for new, previous in enumerate(order):
@@ -75,7 +82,7 @@ def _permute_keys(by_argument: Any, order: Sequence[int]) -> None:
             by_argument[new] = old[previous]
 
 
-def _copy(message: Any) -> Any:
+def _copy(message: _M) -> _M:
     copy = type(message)()
     copy.CopyFrom(message)
     return copy
@@ -83,7 +90,7 @@ def _copy(message: Any) -> Any:
 
 def free_batch_dimension(function: FunctionDef, inputs: int) -> None:
     """Recorded shapes of the request's tensors no longer promise a number of rows: a batch has more."""
-    recorded = []
+    recorded: list[TensorShapeProto] = []
     for i in range(inputs):
         if i in function.arg_attr and "_output_shapes" in function.arg_attr[i].attr:
             recorded += function.arg_attr[i].attr["_output_shapes"].list.shape
@@ -97,7 +104,7 @@ def free_batch_dimension(function: FunctionDef, inputs: int) -> None:
 # --- attributes -------------------------------------------------------------------------------------------------
 
 
-def _values(options: BatchOptions, unset: dict[str, Any]) -> dict[str, Any]:
+def _values(options: BatchOptions, unset: Values) -> Values:
     """Value of every attribute that options decide; those left unset have the values in `unset`."""
     given = {
         "num_batch_threads": options.num_batch_threads,
@@ -113,8 +120,8 @@ def _values(options: BatchOptions, unset: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def present_values(node: NodeDef) -> dict[str, Any]:
-    values: dict[str, Any] = dict(_DEFAULTS)
+def present_values(node: NodeDef) -> Values:
+    values: Values = dict(_DEFAULTS)
     for key in ("num_batch_threads", "max_batch_size", "batch_timeout_micros", "max_enqueued_batches"):
         if key in node.attr:
             values[key] = int(node.attr[key].i)
@@ -125,7 +132,7 @@ def present_values(node: NodeDef) -> dict[str, Any]:
     return values
 
 
-def updated_values(update: Update) -> dict[str, Any]:
+def updated_values(update: Update) -> Values:
     values = _values(update.options, present_values(update.node))
     sizes, largest = values["allowed_batch_sizes"], values["max_batch_size"]
     splits = values["enable_large_batch_splitting"]
@@ -147,11 +154,11 @@ def update_node(update: Update) -> list[str]:
     return [f"{k} {_text(before.get(k))} -> {_text(v)}" for k, v in changed.items()]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
-def _set_values(node: NodeDef, values: dict[str, Any]) -> None:
+def _set_values(node: NodeDef, values: Values) -> None:
     """Rule 4: older runtimes reject attributes that they do not know, so what equals a default is not written."""
     for key, value in values.items():
         if key not in _REQUIRED and value == _DEFAULTS[key]:
@@ -161,7 +168,7 @@ def _set_values(node: NodeDef, values: dict[str, Any]) -> None:
             node.attr[key].CopyFrom(attr)
 
 
-def padding_table(allowed: Sequence[int], max_batch_size: int) -> list[dict[str, Any]]:
+def padding_table(allowed: Sequence[int], max_batch_size: int) -> list[Json]:
     """What a batch of `rows` rows is padded to, one entry for each range of sizes that share an answer.
 
     `waste` is the largest share of padding in the range, from 0 to 1. `padded_to` is None for rows that are split into
@@ -169,7 +176,7 @@ def padding_table(allowed: Sequence[int], max_batch_size: int) -> list[dict[str,
     """
     if not allowed:
         return [{"rows": _range(1, max_batch_size), "padded_to": "the same", "waste": 0.0}]
-    table: list[dict[str, Any]] = []
+    table: list[Json] = []
     first = 1
     for size in allowed:
         table.append({"rows": _range(first, size), "padded_to": size, "waste": round((size - first) / size, 3)})

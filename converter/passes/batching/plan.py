@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from tensorflow.core.framework import types_pb2
-
 from converter.analysis import resolve, tpu
 from converter.errors import ConversionError
 from converter.graph import calls, edit
-from converter.graph.model import MAIN_GRAPH, FunctionDef, Model, NodeDef, Scope
+from converter.graph.model import MAIN_GRAPH, Model, Scope
+from converter.graph.protos import DT_RESOURCE, DT_VARIANT, FunctionDef, NodeDef
 from converter.options.parse import BatchOptions, FunctionKind
 from converter.passes.batching.captures import Captures, Origin, is_one
 from converter.passes.pass_result import Skip
 
 # What may stand beside a call in a function that does nothing of its own.
 _GLUE = ("Identity", "IdentityN", "NoOp", "Const", "Cast", "EnsureShape", "Reshape", "TPUOrdinalSelector")
-_UNBATCHABLE = {types_pb2.DT_RESOURCE: "a resource", types_pb2.DT_VARIANT: "a variant"}
+_UNBATCHABLE = {DT_RESOURCE: "a resource", DT_VARIANT: "a variant"}
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import struct_pb2
 
 from converter.analysis.shape_inference import Inference, ShapeInferenceError
 from converter.graph import shapes
-from converter.graph.model import FunctionDef, Model
+from converter.graph.model import Model
+from converter.graph.protos import DT_INT64, FunctionDef, StructuredValue, TypeSpecProto
 from converter.graph.shapes import Shape
 
 
@@ -258,7 +255,7 @@ def _sparse_results(
     return _look_sparse(component.result_names, dtypes, found)
 
 
-def _sparse_leaves(structure: Any) -> list[tuple[int, ...]] | None:
+def _sparse_leaves(structure: StructuredValue) -> list[tuple[int, ...]] | None:
     """The same from a StructuredValue of the object graph; None if it does not tell how many tensors it stands for."""
     found: list[tuple[int, ...]] = []
     position = 0
@@ -267,7 +264,7 @@ def _sparse_leaves(structure: Any) -> list[tuple[int, ...]] | None:
         if kind in ("tensor_spec_value", "bounded_tensor_spec_value"):
             position += 1
         elif kind == "type_spec_value":
-            if leaf.type_spec_value.type_spec_class != struct_pb2.TypeSpecProto.SPARSE_TENSOR_SPEC:
+            if leaf.type_spec_value.type_spec_class != TypeSpecProto.SPARSE_TENSOR_SPEC:
                 return None
             found.append((position, position + 1, position + 2))
             position += 3
@@ -276,7 +273,7 @@ def _sparse_leaves(structure: Any) -> list[tuple[int, ...]] | None:
     return found
 
 
-def _leaves(structure: Any) -> Iterator[Any]:
+def _leaves(structure: StructuredValue) -> Iterator[StructuredValue]:
     kind = structure.WhichOneof("kind")
     if kind in ("list_value", "tuple_value"):
         for value in getattr(structure, kind).values:
@@ -296,7 +293,7 @@ def _look_sparse(names: Sequence[str], dtypes: Sequence[int], found: Sequence[Sh
     sparse: list[tuple[int, ...]] = []
     for i in range(len(names) - 2):
         indices, values, dense_shape = found[i : i + 3]
-        if dtypes[i] != types_pb2.DT_INT64 or dtypes[i + 2] != types_pb2.DT_INT64:
+        if dtypes[i] != DT_INT64 or dtypes[i + 2] != DT_INT64:
             continue
         endings = zip(names[i : i + 3], ("indices", "values", "dense_shape"), strict=True)
         named = all(name.endswith(ending) for name, ending in endings)

@@ -8,18 +8,14 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Collection, Iterable
-from typing import Any
-
-from tensorflow.core.framework import op_def_pb2, types_pb2
-from tensorflow.dtypes import as_dtype
-from tensorflow.python.client import pywrap_tf_session
 
 from converter.errors import OptionsError, nearest
-from converter.graph import kernels, ops
-from converter.graph.model import Model, NodeDef
+from converter.graph import kernels, ops, tensors
+from converter.graph.model import Model
+from converter.graph.protos import DT_BFLOAT16, DT_FLOAT, NodeDef, OpDef
 from converter.passes.bfloat16.normalization import NORMALIZATION
 
-_FLOAT, _BFLOAT16 = types_pb2.DT_FLOAT, types_pb2.DT_BFLOAT16
+_FLOAT, _BFLOAT16 = DT_FLOAT, DT_BFLOAT16
 
 VARIABLE_OP = "VarHandleOp"
 USER_REASON = "is in the filterlist"
@@ -73,7 +69,7 @@ class OpFilter:
         """Raises OptionsError if `filterlist` holds an op type that neither TensorFlow nor the model knows."""
         for op in filterlist:
             if ops.op_def(op, model) is None and not any(n.op == op for s in model.scopes() for n in s.nodes):
-                similar = nearest(op, difflib.get_close_matches(op, _registered_ops(), n=10, cutoff=0.0))
+                similar = nearest(op, difflib.get_close_matches(op, ops.registered(), n=10, cutoff=0.0))
                 raise OptionsError(
                     f'bfloat16_optimization_options: filterlist names "{op}", which is no op type of TensorFlow or of '
                     f"the model. The most similar op types are: {similar}. Correct the entry or remove it."
@@ -101,7 +97,7 @@ class OpFilter:
             return NORMALIZATION
         return "is on the list of ops that need float32" if op in _DEFAULT_FILTER else None
 
-    def reason(self, node: NodeDef, definition: Any, float_attrs: Iterable[str], on_tpu: bool) -> str | None:
+    def reason(self, node: NodeDef, definition: OpDef, float_attrs: Iterable[str], on_tpu: bool) -> str | None:
         """Why `node`, the attributes `float_attrs` of which hold float32, stays float32; None if it becomes bfloat16.
 
         Args:
@@ -126,8 +122,8 @@ def needs_exact_values(node: NodeDef) -> bool:
     quiet.
     """
     if node.op == "Cast":
-        made = as_dtype(node.attr["DstT"].type)
-        return bool(made.is_integer or made.is_complex)
+        made = node.attr["DstT"].type
+        return tensors.is_integer(made) or tensors.is_complex(made)
     return node.op in _EDGES or node.op in _REPRESENTATION or node.op in _SPECTRA
 
 
@@ -141,7 +137,7 @@ def warnings_for_absent(model: Model, filterlist: Iterable[str]) -> list[str]:
     ]
 
 
-def _unwilling_attr(definition: Any, attrs: Collection[str]) -> str | None:
+def _unwilling_attr(definition: OpDef, attrs: Collection[str]) -> str | None:
     """An attribute that the op's definition does not let be bfloat16."""
     for attr in definition.attr:
         restricted = attr.name in attrs and attr.HasField("allowed_values")
@@ -159,10 +155,3 @@ def _kernel_reason(op: str, attrs: frozenset[str], unwilling: str | None, on_tpu
     if not found:
         return f"has no {device} kernel"
     return None if kernels.takes(found, attrs, "bfloat16") else f"has no {device} kernel for bfloat16"
-
-
-@functools.cache
-def _registered_ops() -> tuple[str, ...]:
-    data = pywrap_tf_session.TF_GetAllOpList()
-    registered = op_def_pb2.OpList.FromString(pywrap_tf_session.TF_GetBuffer(data))
-    return tuple(op.name for op in registered.op)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Collection, Iterable
 
-from tensorflow.core.framework import types_pb2
-
 from converter.analysis.shape_inference import Inference, ShapeInferenceError
 from converter.graph import ops
-from converter.graph.model import Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import DT_BFLOAT16, DT_COMPLEX64, DT_DOUBLE, DT_HALF, NodeDef
 
-_INEXACT = {types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_DOUBLE, types_pb2.DT_COMPLEX64}
+_INEXACT = {DT_HALF, DT_BFLOAT16, DT_DOUBLE, DT_COMPLEX64}
 _COUNTING = {"Range", "LinSpace"}
 _LOOKUPS = {"Gather", "GatherV2", "GatherNd"}
 _CONTRACTIONS = ("MatMul", "BatchMatMul", "Einsum", "XlaEinsum", "XlaDot", "Conv", "DepthwiseConv2d", "XlaConv")

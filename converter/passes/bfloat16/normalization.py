@@ -17,10 +17,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable
 
-from tensorflow.python.framework import tensor_util
-
-from converter.graph import edit
-from converter.graph.model import NodeDef, Scope
+from converter.graph import edit, tensors
+from converter.graph.model import Scope
+from converter.graph.protos import NodeDef
 
 NORMALIZATION = "is part of a normalization"
 
@@ -111,7 +110,7 @@ class _Finder:
         node = self._nodes.get(edit.producer_of(ref))
         if node is None or node.op != "Const":
             return None
-        value = tensor_util.MakeNdarray(node.attr["value"].tensor)
+        value = tensors.values(node.attr["value"].tensor)
         return float(value.flat[0]) if value.size == 1 else None
 
     def _is_difference_of_reductions(self, node: NodeDef) -> bool:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-from tensorflow.core.framework import types_pb2
 
 from converter.graph import ops
-from converter.graph.model import NodeDef, Scope
+from converter.graph.model import Scope
+from converter.graph.protos import DT_FLOAT, DT_VARIANT, NodeDef
 
-_FLOAT, _VARIANT = types_pb2.DT_FLOAT, types_pb2.DT_VARIANT
+_FLOAT, _VARIANT = DT_FLOAT, DT_VARIANT
 _LIST_ATTR = "element_dtype"
 _LIST_OPS = ("TensorList", "EmptyTensorList")
 
@@ -167,6 +165,6 @@ def named_tensor(tensors: Iterable[Tensor], name: str) -> Tensor | None:
     return None
 
 
-def makes_list(node: Any) -> bool:
+def makes_list(node: NodeDef) -> bool:
     """Whether `node` makes a TensorList of nothing: its only float32 is an attribute."""
     return node.op in ("EmptyTensorList", "TensorListReserve")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-from tensorflow.core.framework import types_pb2
 
 from converter.analysis import tpu
 from converter.errors import ConversionError
 from converter.graph import calls, edit
-from converter.graph.model import Model, NodeDef
+from converter.graph.model import Model
+from converter.graph.protos import DT_BFLOAT16, AttrValue, DataType, NodeDef
 from converter.options.parse import Scope as ConversionScope
 from converter.passes.bfloat16.type_graph import follows_calls
 from converter.passes.pass_result import PassResult
@@ -19,7 +17,7 @@ from converter.passes.pass_result import PassResult
 # On the calls that lead into converted code: later runs leave it alone. A FunctionDef cannot carry it, the loader
 # refuses function attributes that it does not know.
 DONE_ATTR = "_tpu_convert_bfloat16"
-_BFLOAT16 = types_pb2.DT_BFLOAT16
+_BFLOAT16 = DT_BFLOAT16
 _MAX_NAMED = 5
 
 
@@ -182,7 +180,7 @@ def _holds_bfloat16(node: NodeDef) -> bool:
     return any(_BFLOAT16 in _types(value) for value in node.attr.values())
 
 
-def _types(value: Any) -> Iterator[int]:
+def _types(value: AttrValue) -> Iterator[DataType]:
     kind = value.WhichOneof("value")
     if kind == "type":
         yield value.type

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import full_type_pb2, types_pb2
+from numpy.typing import NDArray
 
 from converter.analysis import tpu
-from converter.graph import edit
+from converter.graph import edit, tensors
 from converter.graph.edit import make_node, type_attr
-from converter.graph.model import MAIN_GRAPH, Model, NodeDef, Scope
+from converter.graph.model import MAIN_GRAPH, Model, Scope
+from converter.graph.protos import (
+    DT_BFLOAT16,
+    DT_FLOAT,
+    TFT_BFLOAT16,
+    TFT_FLOAT,
+    AttrValue,
+    DataType,
+    FullTypeDef,
+    NodeDef,
+    TensorProto,
+)
 from converter.passes.bfloat16.decisions import NodeKey, Retyping
 from converter.passes.bfloat16.places import Edge, Site, Tensor
 from converter.passes.bfloat16.type_graph import TypeGraph
 from converter.rounding import clipped, rounded
 
-_FLOAT, _BFLOAT16 = types_pb2.DT_FLOAT, types_pb2.DT_BFLOAT16
+_FLOAT, _BFLOAT16 = DT_FLOAT, DT_BFLOAT16
 
 
 @dataclass
@@ -119,7 +130,7 @@ class _Casts:
         self._names: dict[str, edit.UniqueNames] = {}
         self._made: dict[tuple[str, str, int], str] = {}
 
-    def connect(self, edge: Edge, dtype: int) -> None:
+    def connect(self, edge: Edge, dtype: DataType) -> None:
         """Gives `edge` its tensor as `dtype`."""
         ref = self.cast(edge.scope, edge.ref, edge.tensor, dtype, edge.node)
         if edge.node is not None:
@@ -127,7 +138,7 @@ class _Casts:
         elif edge.scope.function is not None:
             edge.scope.function.ret[edge.result] = ref
 
-    def cast(self, scope: Scope, ref: str, tensor: Tensor | None, dtype: int, taker: NodeDef | None) -> str:
+    def cast(self, scope: Scope, ref: str, tensor: Tensor | None, dtype: DataType, taker: NodeDef | None) -> str:
         """A reference to this tensor as `dtype`; `taker` is a node that wants it so."""
         source_ref, source_dtype = self._source(scope, ref, tensor, dtype)
         if source_dtype == dtype:
@@ -136,7 +147,7 @@ class _Casts:
         if key not in self._made:
             if scope.name not in self._names:
                 self._names[scope.name] = edit.UniqueNames(scope)
-            stem = f"{edit.producer_of(ref)}/{edit.dtype_name(dtype)}"
+            stem = f"{edit.producer_of(ref)}/{tensors.dtype_name(dtype)}"
             cast = make_node(
                 self._names[scope.name](stem),
                 "Cast",
@@ -150,7 +161,7 @@ class _Casts:
             self.count += 1
         return self._made[key]
 
-    def _source(self, scope: Scope, ref: str, tensor: Tensor | None, dtype: int) -> tuple[str, int]:
+    def _source(self, scope: Scope, ref: str, tensor: Tensor | None, dtype: DataType) -> tuple[str, DataType]:
         """What to cast: the tensor, or where it is a Cast itself, what that casts."""
         node = tensor.node if tensor is not None else None
         if node is not None and node.op == "Cast" and dtype == _BFLOAT16:
@@ -174,7 +185,7 @@ class _Casts:
             cast.attr["_output_shapes"].CopyFrom(edit.shape_list_attr([shapes[tensor.number]]))
 
 
-def _argument_attrs(scope: Scope, tensor: Tensor) -> Any:
+def _argument_attrs(scope: Scope, tensor: Tensor) -> Mapping[str, AttrValue]:
     function = scope.function
     for i, argument in enumerate(function.signature.input_arg if function is not None else ()):
         if function is not None and argument.name == tensor.ref and i in function.arg_attr:
@@ -188,7 +199,7 @@ def _spelled(ref: str, scope: Scope) -> str:
 
 def _write_site(site: Site) -> None:
     if site.node is None:
-        assert site.scope.function is not None
+        assert site.scope.function is not None and site.index is not None
         signature = site.scope.function.signature
         argument = (signature.output_arg if site.attr == "result" else signature.input_arg)[site.index]
         if argument.type == _FLOAT:
@@ -201,21 +212,21 @@ def _write_site(site: Site) -> None:
         site.node.attr[site.attr].list.type[site.index] = _BFLOAT16
 
 
-def _retype_full_type(full_type: Any) -> None:
-    if full_type.type_id == full_type_pb2.TFT_FLOAT:
-        full_type.type_id = full_type_pb2.TFT_BFLOAT16
+def _retype_full_type(full_type: FullTypeDef) -> None:
+    if full_type.type_id == TFT_FLOAT:
+        full_type.type_id = TFT_BFLOAT16
     for argument in full_type.args:
         _retype_full_type(argument)
 
 
-def _values(tensor: Any) -> np.ndarray[Any, Any]:
+def _values(tensor: TensorProto) -> NDArray[np.float32]:
     """The float32 values of a TensorProto as they are stored: one may stand for many."""
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, "<f4")
     return np.array(tensor.float_val, np.float32)
 
 
-def _to_bfloat16(tensor: Any) -> None:
+def _to_bfloat16(tensor: TensorProto) -> None:
     cast = rounded(_values(tensor))
     in_bytes = bool(tensor.tensor_content)
     tensor.dtype = _BFLOAT16
@@ -227,7 +238,7 @@ def _to_bfloat16(tensor: Any) -> None:
         tensor.half_val.extend(cast.view(np.uint16).tolist())
 
 
-def _clamp(tensor: Any) -> None:
+def _clamp(tensor: TensorProto) -> None:
     values = _values(tensor)
     finite = clipped(values)
     if np.array_equal(values, finite, equal_nan=True):

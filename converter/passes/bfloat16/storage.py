@@ -15,9 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from tensorflow.core.framework import types_pb2
 
 from converter.analysis import tpu
 from converter.analysis.variables.index import Variable, VariableIndex, slots_of
@@ -26,9 +23,19 @@ from converter.analysis.variables.uses import value_attr
 from converter.graph import calls, ops, outside
 from converter.graph import edit as graph_edit
 from converter.graph.edit import make_node, type_attr
-from converter.graph.model import FunctionDef, Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import (
+    DT_BFLOAT16,
+    DT_FLOAT,
+    DT_RESOURCE,
+    CapturedTensor,
+    DataType,
+    FunctionDef,
+    NodeDef,
+    TensorInfo,
+)
 
-_FLOAT, _BFLOAT16 = types_pb2.DT_FLOAT, types_pb2.DT_BFLOAT16
+_FLOAT, _BFLOAT16 = DT_FLOAT, DT_BFLOAT16
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 _HANDLE_DTYPES = "_handle_dtypes"
 _SAVED_TENSORS = 3  # SaveV2's first input that is a tensor to save
@@ -136,7 +143,7 @@ class _Storage:
                 (a, function.ret[a.name]) for a in signature.output_arg
             ]
             for argument, ref in references:
-                if argument.type == types_pb2.DT_RESOURCE and self._holds(name, ref):
+                if argument.type == DT_RESOURCE and self._holds(name, ref):
                     for data in argument.handle_data:
                         data.dtype = _BFLOAT16
             for i, argument in enumerate(signature.input_arg):
@@ -161,6 +168,7 @@ class _Storage:
 
     def _add_ends(self, scope: Scope, node: NodeDef, attr: str) -> None:
         definition = ops.op_def(node.op, self._model)
+        assert definition is not None  # all that read or write variables are TensorFlow's own
         for position, slot in enumerate(ops.input_slots(node, definition)):
             if slot.attr == attr:
                 self._take(_Input(scope, node, position))
@@ -265,7 +273,7 @@ class _Way:
 class _ScopeEdit:
     """Puts Casts into one scope."""
 
-    def __init__(self, scope: Scope, outside: Mapping[tuple[str, str], Sequence[Any]]) -> None:
+    def __init__(self, scope: Scope, outside: Mapping[tuple[str, str], Sequence[TensorInfo | CapturedTensor]]) -> None:
         self._scope = scope
         self._outside = outside
         self._names = graph_edit.UniqueNames(scope)
@@ -304,7 +312,9 @@ class _ScopeEdit:
             self._input_casts[ref] = self._add_cast(f"{taken.node.name}/bfloat16", ref, _FLOAT, _BFLOAT16, taken.node)
         taken.node.input[taken.position] = self._input_casts[ref]
 
-    def _add_cast(self, stem: str, ref: str, source: int, target: int, near: NodeDef, number: int | None = None) -> str:
+    def _add_cast(
+        self, stem: str, ref: str, source: DataType, target: DataType, near: NodeDef, number: int | None = None
+    ) -> str:
         """Adds a Cast and returns its output; it runs where `near` does. `number` is the output of `near` it casts."""
         spelled = ref.removesuffix(":0") if self._scope.function is None else ref
         cast = make_node(self._names(stem), "Cast", [spelled], SrcT=type_attr(source), DstT=type_attr(target))

@@ -12,25 +12,32 @@ Every tensor also has a `Kind`, which says what it is made of.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
-
-from tensorflow.core.framework import types_pb2
 
 from converter.analysis import tpu
 from converter.analysis.variables.uses import value_attr
 from converter.graph import calls, edit, ops
-from converter.graph.model import MAIN_GRAPH, FunctionDef, Model, NodeDef, Scope
+from converter.graph.model import MAIN_GRAPH, Model, Scope
+from converter.graph.protos import (
+    DT_FLOAT,
+    DT_RESOURCE,
+    DT_VARIANT,
+    CapturedTensor,
+    DataType,
+    FunctionDef,
+    NodeDef,
+    OpDef,
+)
 from converter.passes.bfloat16.filter import USER_REASON, OpFilter, needs_exact_values
 from converter.passes.bfloat16.kinds import Kind, KindFlow
 from converter.passes.bfloat16.normalization import NORMALIZATION, normalization_nodes
 from converter.passes.bfloat16.places import Edge, NodePlaces, Places, Site, Tensor, makes_list, named_tensor
 
-_FLOAT, _VARIANT, _RESOURCE = types_pb2.DT_FLOAT, types_pb2.DT_VARIANT, types_pb2.DT_RESOURCE
+_FLOAT, _VARIANT, _RESOURCE = DT_FLOAT, DT_VARIANT, DT_RESOURCE
 
 _CONSTANT_RESULTS = {"OnesLike", "ZerosLike"}
 
 # An edge, the vertex that its tensor's kind flows to, and the dtype of its input; until the scope's tensors are known.
-_Waiting = tuple[Edge, int, int]
+_Waiting = tuple[Edge, int, DataType]
 
 
 class TypeGraph:
@@ -85,7 +92,7 @@ class TypeGraph:
         self._called: set[str] = set()
         self._pinned: list[tuple[int, str]] = []
         self._unchanged: list[int] = []
-        self._definitions: dict[str, Any] = {}
+        self._definitions: dict[str, OpDef | None] = {}
         all_scopes = [model.main_scope() if n == MAIN_GRAPH else model.scope(n) for n in (*scopes, *observed)]
         self.tensors: dict[str, dict[str, Tensor]] = {s.name: {} for s in all_scopes}
         for scope in all_scopes:
@@ -179,7 +186,7 @@ class TypeGraph:
             edge.tensor = self.tensors[scope.name].get(edge.ref)
             self._add_edge(edge, vertex, dtype)
 
-    def _add_edge(self, edge: Edge, vertex: int, dtype: int) -> None:
+    def _add_edge(self, edge: Edge, vertex: int, dtype: DataType) -> None:
         tensor = edge.tensor
         source = None if tensor is None else tensor.place
         if dtype == _VARIANT:
@@ -197,7 +204,7 @@ class TypeGraph:
         if edge.place in self.sinks:
             self.sinks[edge.place].append(edge)
 
-    def _definition(self, op: str) -> Any:
+    def _definition(self, op: str) -> OpDef | None:
         if op not in self._definitions:
             self._definitions[op] = ops.op_def(op, self.model)
         return self._definitions[op]
@@ -302,7 +309,7 @@ class TypeGraph:
         return scope.name in self._scopes or (node.op == tpu.TPU_CALL and self._changes_call(node))
 
     def _restrict(
-        self, scope: Scope, node: NodeDef, definition: Any, own: NodePlaces, slots: list[ops.ArgSlot]
+        self, scope: Scope, node: NodeDef, definition: OpDef, own: NodePlaces, slots: list[ops.ArgSlot]
     ) -> None:
         """Pins what the filter, or the nature of the op, keeps float32, and notes the special ops."""
         places = own.all
@@ -382,7 +389,7 @@ class TypeGraph:
             elif bound is None or bound.WhichOneof("kind") != "constant":
                 self._kinds.add_floor(place, Kind.GIVEN)
 
-    def _add_captured(self, captured: Any, place: int) -> None:
+    def _add_captured(self, captured: CapturedTensor, place: int) -> None:
         """An argument that is bound to a tensor inside of a function."""
         tensor = named_tensor(self.tensors.get(captured.concrete_function, {}).values(), captured.name)
         function = self.model.functions.get(captured.concrete_function)

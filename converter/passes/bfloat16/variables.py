@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tensorflow.core.framework import types_pb2
-
 from converter.analysis.variables.index import Variable
 from converter.analysis.variables.uses import UseKind
 from converter.graph import calls
 from converter.graph.model import Model
+from converter.graph.protos import DT_FLOAT
 from converter.options.parse import Scope as ConversionScope
 from converter.passes.bfloat16.decisions import NodeKey, Retyping
 from converter.passes.bfloat16.filter import OpFilter
 from converter.passes.bfloat16.type_graph import TypeGraph
 
-_FLOAT = types_pb2.DT_FLOAT
+_FLOAT = DT_FLOAT
 # Among these are an optimizer's settings, which training needs in float32: beta_2 = 0.999 is 1 in bfloat16.
 _UNREAD = "is not read by anything that is converted"
 

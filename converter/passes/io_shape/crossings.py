@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from tensorflow.core.framework import types_pb2
 
 from converter.analysis import tpu
 from converter.analysis.shape_graph import FunctionShapes
-from converter.graph import edit, outside
-from converter.graph.model import FunctionDef, Model, NodeDef
+from converter.graph import edit, outside, tensors
+from converter.graph.model import Model
+from converter.graph.protos import DT_RESOURCE, ArgDef, DataType, FunctionDef, NodeDef
 from converter.graph.shapes import Shape
 from converter.passes.pass_result import PassResult
 
@@ -24,7 +22,7 @@ class Crossing:
     is_input: bool
     index: int
     name: str
-    dtype: int
+    dtype: DataType
     shape: Shape
     chain: tuple[NodeDef, ...]
     """Inside the TPU function, the nodes from argument or result to the tagged Identity, the last one."""
@@ -35,7 +33,7 @@ class Crossing:
 
     @property
     def dtype_name(self) -> str:
-        return edit.dtype_name(self.dtype)
+        return tensors.dtype_name(self.dtype)
 
     @property
     def where(self) -> str:
@@ -53,7 +51,7 @@ def find_crossings(
     captured = {edit.producer_of(name) for name in named}
     found: list[Crossing] = []
 
-    def add(is_input: bool, index: int, declared: Any, ref: str, chain: list[NodeDef]) -> None:
+    def add(is_input: bool, index: int, declared: ArgDef, ref: str, chain: list[NodeDef]) -> None:
         crossing = Crossing(is_input, index, declared.name, declared.type, inferred.of(ref), tuple(chain))
         attrs = [n.attr for n in chain]
         if is_input and index in function.arg_attr:
@@ -70,7 +68,7 @@ def find_crossings(
             found.append(crossing)
 
     for index, argument in enumerate(function.signature.input_arg):
-        if argument.type != types_pb2.DT_RESOURCE:
+        if argument.type != DT_RESOURCE:
             chain = _input_chain(argument.name, consumers)
             add(True, index, argument, edit.data_inputs(call)[index], chain)
     for index, output in enumerate(function.signature.output_arg):

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import attr_value_pb2, types_pb2
 
 from converter.analysis import tpu
 from converter.analysis.shape_graph import FunctionShapes
 from converter.analysis.shape_inference import ShapeInferenceError, infer
 from converter.graph import calls, edit, outside, shapes
 from converter.graph.edit import make_node, type_attr
-from converter.graph.model import Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import DT_RESOURCE, Attrs, AttrValue, DataType, NodeDef
 from converter.graph.shapes import RECORDED, Shape
 from converter.passes.io_shape import transfer_shape
 from converter.passes.io_shape.crossings import Crossing, find_crossings
 from converter.passes.io_shape.transfer_shape import DEFAULT_BATCHES, Keep, Reshape
-from converter.passes.pass_result import PassResult
+from converter.passes.pass_result import Json, PassResult
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class IoShape:
 
     def apply(self, model: Model) -> PassResult:
         result = PassResult()
-        rows: list[dict[str, Any]] = []
+        rows: list[Json] = []
         uses = _uses(model)
         for computation in tpu.tpu_computations(model):
             where = tpu.display_name(model, computation)
@@ -101,7 +101,7 @@ def _rewrite(
     inferred: FunctionShapes,
     batches: tuple[int, ...],
     result: PassResult,
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     rows = []
     crossings = find_crossings(model, computation, inferred, where, result)
     choices = [transfer_shape.choose(c.shape, c.dtype_name, batches or DEFAULT_BATCHES) for c in crossings]
@@ -125,7 +125,7 @@ def _rewrite(
     return rows
 
 
-def _row(where: str, crossing: Crossing, choice: Keep | Reshape, batch: int) -> dict[str, Any]:
+def _row(where: str, crossing: Crossing, choice: Keep | Reshape, batch: int) -> Json:
     """One tensor in the report; bytes are padded to tiles, for `batch` rows; None where shape or type has no size."""
     dtype = crossing.dtype_name
     transfer = choice.transfer if isinstance(choice, Reshape) else crossing.shape
@@ -156,7 +156,7 @@ def _ensure_shapes(computation: tpu.TpuComputation, inferred: FunctionShapes, re
     for index in sorted(presumed):
         position = _position(call, index)
         ref = call.input[position]
-        shape = None if inputs[index].type == types_pb2.DT_RESOURCE else inferred.of(ref)
+        shape = None if inputs[index].type == DT_RESOURCE else inferred.of(ref)
         if shape is None or _ensures(nodes.get(edit.producer_of(ref)), shape):
             continue
         expected = shapes.to_proto(shape)
@@ -165,7 +165,7 @@ def _ensure_shapes(computation: tpu.TpuComputation, inferred: FunctionShapes, re
             "EnsureShape",
             [ref],
             T=type_attr(inputs[index].type),
-            shape=attr_value_pb2.AttrValue(shape=expected),
+            shape=AttrValue(shape=expected),
             _output_shapes=edit.shape_list_attr([expected]),
         )
         scope.nodes.append(ensure)
@@ -209,7 +209,7 @@ def _reshape_output(model: Model, computation: tpu.TpuComputation, crossing: Cro
     outside.rename(model, scope, arriving, restored)
 
 
-def _restore(scope: Scope, stem: str, ref: str, crossing: Crossing, attrs: dict[str, Any]) -> str:
+def _restore(scope: Scope, stem: str, ref: str, crossing: Crossing, attrs: Mapping[str, AttrValue]) -> str:
     """Gives all that uses the tensor `ref` a Reshape of it to its own shape."""
     ref, before = edit.canonical_ref(ref, scope), {n.name for n in scope.nodes}
     restored = _add_reshape(scope, stem, ref, crossing.shape, crossing.dtype, **attrs)
@@ -217,13 +217,13 @@ def _restore(scope: Scope, stem: str, ref: str, crossing: Crossing, attrs: dict[
     return restored
 
 
-def _record(attrs: Any, key: str, index: int, transfer: Shape) -> None:
+def _record(attrs: Attrs, key: str, index: int, transfer: Shape) -> None:
     """What was recorded of a tensor's shape is now `transfer`; what was not recorded stays so."""
     if key in attrs and index < len(attrs[key].list.shape):
         attrs[key].list.shape[index].CopyFrom(shapes.to_proto(transfer))
 
 
-def _add_reshape(scope: Scope, stem: str, ref: str, shape: Shape, dtype: int, **attrs: Any) -> str:
+def _add_reshape(scope: Scope, stem: str, ref: str, shape: Shape, dtype: DataType, **attrs: AttrValue) -> str:
     """Adds Reshape(ref, shape) to a scope, after all its nodes; returns how the scope spells the result."""
     if shape is None:
         raise ValueError(f"no reshape to an unknown shape: {stem}")

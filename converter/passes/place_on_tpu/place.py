@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import types_pb2
 
 from converter.analysis import compatibility, tpu
 from converter.analysis.resolve import ResolvedFunction, resolve_all, same_signatures
 from converter.errors import ConversionError
 from converter.graph import calls, edit
 from converter.graph.edit import make_node, type_attr
-from converter.graph.model import FunctionDef, Model, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import DT_RESOURCE, FunctionDef, NodeDef
 from converter.options.parse import FunctionRef, XlaShardingOptions
 from converter.passes.pass_result import PassResult
 from converter.passes.place_on_tpu.sharding import check_sharding
@@ -170,7 +169,7 @@ def _build_cluster(function: FunctionDef, sharding: XlaShardingOptions | None) -
     nodes = [pivot, metadata, compilation]
     inputs = []
     for i, argument in enumerate(function.signature.input_arg):
-        if argument.type == types_pb2.DT_RESOURCE:
+        if argument.type == DT_RESOURCE:
             inputs.append(argument.name)
             continue
         dtype = type_attr(argument.type)
@@ -206,9 +205,9 @@ def _build_cluster(function: FunctionDef, sharding: XlaShardingOptions | None) -
     edit.replace_body(function, nodes, results, control=[])
 
 
-def _metadata_attrs(sharding: XlaShardingOptions | None) -> dict[str, Any]:
+def _metadata_attrs(sharding: XlaShardingOptions | None) -> dict[str, edit.PlainAttr]:
     # use_tpu, step_marker_location and one core are the op's defaults; older runtimes reject what they don't know.
-    attrs: dict[str, Any] = {"num_replicas": 1}
+    attrs: dict[str, edit.PlainAttr] = {"num_replicas": 1}
     if sharding is not None:
         attrs["use_spmd_for_xla_partitioning"] = True
         if sharding.num_cores_per_replica != 1:
@@ -220,10 +219,10 @@ def _metadata_attrs(sharding: XlaShardingOptions | None) -> dict[str, Any]:
     return attrs
 
 
-def _build_call_site(stub: FunctionDef, call: Any, given: str, sharding: XlaShardingOptions | None) -> None:
+def _build_call_site(stub: FunctionDef, call: NodeDef, given: str, sharding: XlaShardingOptions | None) -> None:
     """Turns F's single call into a TPU ordinal and a TPUPartitionedCall."""
     taken = edit.UniqueNames(Scope.of(stub))
-    attrs = {**call.attr, tpu.NAME_ATTR: given}
+    attrs: dict[str, edit.PlainAttr] = {**call.attr, tpu.NAME_ATTR: given}
     if sharding is not None and sharding.device_assignment:
         # The runtime takes a manual device assignment with ordinal 0 only.
         ordinal = edit.const_node(taken("device_ordinal"), np.int32(0))

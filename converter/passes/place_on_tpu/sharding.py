@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf.tpu import topology_pb2
 
 from converter.errors import OptionsError
+from converter.graph.protos import TopologyProto
 from converter.options.parse import XlaShardingOptions
 
 _COORDINATES = 4  # x, y, z, core
@@ -57,9 +57,9 @@ def check_sharding(options: XlaShardingOptions) -> None:
         )
 
 
-def _parse(topology: bytes) -> topology_pb2.TopologyProto:
+def _parse(topology: bytes) -> TopologyProto:
     try:
-        return topology_pb2.TopologyProto.FromString(topology)
+        return TopologyProto.FromString(topology)
     except DecodeError as error:
         raise OptionsError(
             f"xla_sharding_options.topology ({len(topology)} bytes) is not a serialized tensorflow.tpu.TopologyProto. "

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tensorflow.core.framework import types_pb2
-
 from converter.analysis import tpu
 from converter.analysis.shape_graph import Argument, FunctionShapes
 from converter.analysis.shape_inference import Inference, ShapeInferenceError
 from converter.graph import calls, edit, ops
-from converter.graph.model import FunctionDef, Model, NodeDef, Scope
+from converter.graph.model import Model, Scope
+from converter.graph.protos import DT_VARIANT, FunctionDef, NodeDef
 from converter.passes.batching.rows.site import Site
 from converter.passes.batching.rows.transfer import transfer
 from converter.passes.batching.rows.values import CONSTANT, Cause, Effect, Value, either, spoiled, worst
@@ -110,7 +109,7 @@ class _Body:
             outputs,
             self._views,
             self._flow.sizes,
-            lists=any(slot.dtype == types_pb2.DT_VARIANT for slot in slots),
+            lists=any(slot.dtype == DT_VARIANT for slot in slots),
             by_turn=self._by_turn(node),
         )
         found = self._called(site, values)

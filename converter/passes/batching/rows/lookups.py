@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from converter.graph import tensors
 from converter.passes.batching.rows.folds import lost
 from converter.passes.batching.rows.site import Site, growing_axis
 from converter.passes.batching.rows.values import CONSTANT, Axis, Effect, Value, either, union
@@ -62,7 +62,7 @@ def _looked_up(
     return [replace(union([params, index], axis), place=params.place, count=params.count)]
 
 
-def _is_own(values: np.ndarray[Any, Any], rows: int, looked: Axis, index: Axis, component: int | None) -> bool:
+def _is_own(values: tensors.Array, rows: int, looked: Axis, index: Axis, component: int | None) -> bool:
     """Whether an index names, for every row, indices of that row."""
     if component is not None:
         values = values[..., component]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
 from converter.analysis.shape_graph import FunctionShapes
-from converter.graph.model import NodeDef
+from converter.graph import tensors
+from converter.graph.protos import NodeDef
+from converter.graph.shapes import Shape
 from converter.passes.batching.rows.values import Axis, Cause, Effect
 
 
@@ -35,7 +36,7 @@ Extents = tuple[Extent | None, ...]
 """Of the dimensions of a tensor; None for a size that inference does not know."""
 
 
-def extents(shapes: Sequence[Any], sizes: tuple[int, int]) -> Extents | None:
+def extents(shapes: Sequence[Shape], sizes: tuple[int, int]) -> Extents | None:
     """From the shapes of a tensor for batches of two sizes; None if its rank is not known."""
     first, second = shapes
     if first is None or second is None or len(first) != len(second):
@@ -87,19 +88,19 @@ class Site:
         known = self.output_extents(index)
         return None if known is None else len(known)
 
-    def constant(self, index: int) -> np.ndarray[Any, Any] | None:
+    def constant(self, index: int) -> tensors.Array | None:
         """What input `index` holds, if it is small and the same for every batch."""
         values = self.values(index)
         return values[0] if values is not None and np.array_equal(*values) else None
 
-    def values(self, index: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+    def values(self, index: int) -> tuple[tensors.Array, tensors.Array] | None:
         """What input `index` holds in a batch of each of the two sizes, if shapes decide it."""
         return self._values(self.inputs[index])
 
-    def output_values(self, index: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+    def output_values(self, index: int) -> tuple[tensors.Array, tensors.Array] | None:
         return self._values(self.outputs[index])
 
-    def _values(self, ref: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+    def _values(self, ref: str) -> tuple[tensors.Array, tensors.Array] | None:
         first, second = (view.value(ref) for view in self.views)
         return None if first is None or second is None else (first, second)
 
