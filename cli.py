@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from converter import __version__
 
 if TYPE_CHECKING:
     from converter import ConversionReport, ConverterOptions
-    from converter.checkpoint.recast import Progress
 
 _EXAMPLE = """\b
 Example: put the function with the alias "tpu_func" on the TPU and batch its requests.
@@ -190,7 +189,7 @@ def _print_report(report: ConversionReport) -> None:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Progress | None]:
+def _progress_bar() -> Iterator[Callable[[int, int], None] | None]:
     """A callback (bytes done, bytes in all) that draws a bar on a terminal and does nothing elsewhere."""
     if not sys.stderr.isatty():
         yield None

@@ -71,6 +71,7 @@ def permute_arguments(function: FunctionDef, order: Sequence[int]) -> None:
 
 
 def _permute_keys(by_argument: MutableMapping[int, Any], order: Sequence[int]) -> None:
+    """Of a proto's map from arguments: to messages, which are copied into place, or to plain values; hence Any."""
     old = {i: _copy(v) if hasattr(v := by_argument[i], "CopyFrom") else v for i in list(by_argument)}
     by_argument.clear()
     for new, previous in enumerate(order):
