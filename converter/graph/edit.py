@@ -73,9 +73,7 @@ def make_node(name: str, op: str, inputs: Iterable[str] = (), /, **attrs: PlainA
 def const_node(name: str, value: ArrayLike, **attrs: PlainAttr) -> NodeDef:
     """A Const of a numpy scalar or array, or of anything `tf.make_tensor_proto` takes."""
     tensor = tensors.to_proto(value)
-    return make_node(
-        name, "Const", dtype=type_attr(tensor.dtype), value=AttrValue(tensor=tensor), **attrs
-    )
+    return make_node(name, "Const", dtype=type_attr(tensor.dtype), value=AttrValue(tensor=tensor), **attrs)
 
 
 class UniqueNames:

@@ -31,9 +31,7 @@ def read_inputs(path: Path) -> dict[str, Array]:
         ) from error
 
 
-def given_inputs(
-    arrays: Mapping[str, Array], specs: Mapping[str, tf.TensorSpec], key: str
-) -> dict[str, tf.Tensor]:
+def given_inputs(arrays: Mapping[str, Array], specs: Mapping[str, tf.TensorSpec], key: str) -> dict[str, tf.Tensor]:
     """The tensors that signature `key` takes, from a user's arrays.
 
     Raises:

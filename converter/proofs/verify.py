@@ -179,9 +179,7 @@ def _reason(error: Exception) -> str:
 
 def _computes_in_bfloat16(model: Model) -> bool:
     return bool(
-        edit.nodes_where(
-            model, lambda n: any(v.type == DT_BFLOAT16 for v in n.attr.values() if v.HasField("type"))
-        )
+        edit.nodes_where(model, lambda n: any(v.type == DT_BFLOAT16 for v in n.attr.values() if v.HasField("type")))
     )
 
 

@@ -136,9 +136,7 @@ def _function_info(
         alias=aliases.get(name, ""),
         signatures=tuple(key for key, of in signatures.items() if of == name),
         arguments=tuple(
-            f"{a.name}: {tensors.dtype_name(a.type)}"
-            for a in function.signature.input_arg
-            if a.type != DT_RESOURCE
+            f"{a.name}: {tensors.dtype_name(a.type)}" for a in function.signature.input_arg if a.type != DT_RESOURCE
         ),
         resources=sum(a.type == DT_RESOURCE for a in function.signature.input_arg),
         cost=own_cost,
