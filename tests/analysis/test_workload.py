@@ -140,3 +140,15 @@ def test_a_function_that_an_op_calls_in_a_way_of_its_own_counts_for_the_shapes_t
     @each(x: float32 {_output_shapes: [<2,4>]}) -> (y: float32) { n = Neg(x) {T: float32}; return n:y:0 }
     """
     assert function_workloads(parse_model(functions), ["over"])["over"] == Work(8, 64)
+
+
+def test_a_function_whose_shapes_contradict_each_other_counts_one_element_a_tensor() -> None:
+    functions = """
+    @broken(x: float32 {_output_shapes: [<2,4>]}) -> (y: float32) {
+      s = Const() {dtype: int32, value: int32([9])}
+      r = Reshape(x, s:output:0) {T: float32, Tshape: int32}
+      n = Neg(r:output:0) {T: float32}
+      return n:y:0
+    }
+    """
+    assert function_workloads(parse_model(functions), ["broken"]) == {"broken": Work(1, 8)}

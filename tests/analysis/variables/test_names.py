@@ -32,8 +32,8 @@ main {{
 class Pair(tf.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.v = tf.Variable(tf.zeros([3, 5]), name="v")
-        self.w = tf.Variable(tf.zeros([7, 2]), name="w")
+        self.v = tf.Variable(tf.zeros([3, 5]), name="inner_v")
+        self.w = tf.Variable(tf.zeros([7, 2]), name="inner_w")
 
 
 def found(path: Path | str = "model") -> dict[str, Variable]:
@@ -77,5 +77,6 @@ def test_a_saved_variable_without_a_handle_is_called_by_its_key(tmp_path: Path) 
     model = read_model(tmp_path)
     del model.graph_def.node[:]
     names = {(v.name, v.checkpoint_key) for v in find_variables(model)}
-    ids = {n.variable.name: i for i, n in enumerate(model.object_graph.nodes) if n.WhichOneof("kind") == "variable"}
+    saved = [(i, n.variable) for i, n in enumerate(model.object_graph.nodes) if n.WhichOneof("kind") == "variable"]
+    ids = {variable.name.removeprefix("inner_"): i for i, variable in saved}
     assert names == {(f"{n} (object {ids[n]})", KEY.format(n)) for n in ("v", "w")}
