@@ -36,6 +36,15 @@ Example: put the function with the alias "tpu_func" on the TPU and batch its req
 """
 
 
+_import_option = click.option(
+    "--import",
+    "import_modules",
+    metavar="MODULE",
+    multiple=True,
+    help="Import this module first, for the ops that it registers, such as tensorflow_text. May be repeated.",
+)
+
+
 @click.group(
     invoke_without_command=True,
     epilog=_EXAMPLE,
@@ -51,6 +60,7 @@ Example: put the function with the alias "tpu_func" on the TPU and batch its req
 @click.option("--dry_run", is_flag=True, help="Do everything but write the model.")
 @click.option("--allow_incompatible", is_flag=True, help="Warn only of string, variant or table arguments on the TPU.")
 @click.option("--allow_batching_violations", is_flag=True, help="Warn only of violated rules of batching.")
+@_import_option
 @click.option("--verbose", is_flag=True, help="Log what happens, TensorFlow's own messages included; show tracebacks.")
 @click.pass_context
 def main(context: click.Context, /, **flags: Any) -> None:
@@ -81,7 +91,7 @@ def _convert(
     converter_options_file: Path | None,
     report_json: Path | None,
     verbose: bool,
-    **keywords: bool,
+    **keywords: Any,
 ) -> None:
     options = _read_options(converter_options_string, converter_options_file)
     if report_json is not None and not report_json.absolute().parent.is_dir():
@@ -104,7 +114,8 @@ def _convert(
     _print_report(report)
     if report_json is not None:
         report_json.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
-    done = "Dry run: nothing was written" if report.output_bytes is None else f"Wrote {output_model_dir}"
+    copy = "" if report.changed else f", an unchanged copy of {input_model_dir}"
+    done = "Dry run: nothing was written" if report.output_bytes is None else f"Wrote {output_model_dir}{copy}"
     sizes = f"{report.input_bytes:,} bytes in" + (f", {report.output_bytes:,} out" if report.output_bytes else "")
     click.echo(f"{done} ({sizes}).", err=True)
 
@@ -128,6 +139,7 @@ def _read_options(text: str | None, file: Path | None) -> ConverterOptions:
 @click.option("--inputs", type=click.Path(path_type=Path), help=".npz file with one array for each signature input.")
 @click.option("--signature", help="Only this signature; all of them if not given.")
 @click.option("--tolerance", type=float, help="Largest relative error; by default 1e-5, or 0.02 with bfloat16.")
+@_import_option
 @click.option("--verbose", is_flag=True, help="Show TensorFlow's own messages and tracebacks.")
 def verify(
     original: Path,
@@ -136,23 +148,33 @@ def verify(
     inputs: Path | None,
     signature: str | None,
     tolerance: float | None,
+    import_modules: tuple[str, ...],
     verbose: bool,
 ) -> None:
     """Compare the outputs of CONVERTED, run on the CPU, with those of ORIGINAL.
 
-    Both get the same inputs: random ones, or those of --inputs.
+    Both get the same inputs: random ones, or those of --inputs. Of a batched model, rows are also asked for alone, in
+    another order and by several callers at once.
     """
     try:
         sizes = [int(size) for size in batch_sizes.split(",")]
     except ValueError:
         raise click.UsageError(f"--batch_sizes is '{batch_sizes}'; expected whole numbers such as 1,3.") from None
+    if min(sizes) < 1:
+        raise click.UsageError(f"--batch_sizes is '{batch_sizes}'; expected sizes of at least 1.")
     _set_up_logging(verbose)
     with _errors_as_exit_codes(verbose):
         _import_tensorflow(verbose)
         from converter import verify_conversion
 
         result = verify_conversion(
-            original, converted, batch_sizes=sizes, inputs_file=inputs, signature=signature, tolerance=tolerance
+            original,
+            converted,
+            batch_sizes=sizes,
+            inputs_file=inputs,
+            signature=signature,
+            tolerance=tolerance,
+            import_modules=import_modules,
         )
         click.echo(result.text())
         if not result.passed:
@@ -162,15 +184,16 @@ def verify(
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@_import_option
 @click.option("--verbose", is_flag=True, help="Show TensorFlow's own messages and tracebacks.")
-def inspect(model: Path, as_json: bool, verbose: bool) -> None:
+def inspect(model: Path, as_json: bool, import_modules: tuple[str, ...], verbose: bool) -> None:
     """List the signatures and functions of MODEL: what can be put on the TPU, and by which name."""
     _set_up_logging(verbose)
     with _errors_as_exit_codes(verbose):
         _import_tensorflow(verbose)
         from converter import inspect_model
 
-        inspection = inspect_model(model)
+        inspection = inspect_model(model, import_modules=import_modules)
         click.echo(json.dumps(inspection.to_json(), indent=2) if as_json else inspection.text())
 
 

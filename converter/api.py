@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from converter.analysis import cost, workload
 from converter.checkpoint.recast import Progress
 from converter.graph import invariants
 from converter.graph.model import Model
+from converter.graph.op_libraries import import_op_libraries
 from converter.graph.protos import TENSORFLOW_VERSION
 from converter.options.parse import ConverterOptions, parse_options
 from converter.pipeline import Permissions, build_passes, run_passes
@@ -31,6 +32,7 @@ def convert(
     allow_incompatible: bool = False,
     allow_batching_violations: bool = False,
     count_flops: bool = False,
+    import_modules: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> ConversionReport:
     """Converts a TensorFlow 2 SavedModel into one that a Cloud TPU can serve.
@@ -44,13 +46,14 @@ def convert(
       allow_incompatible: string, variant and table arguments of TPU functions are warnings, not errors.
       allow_batching_violations: certain violations of the batching op's shape rules are warnings, not errors.
       count_flops: add FLOPs and bytes to the report, which takes shape inference through the whole model.
+      import_modules: modules to import first, for the ops that they register, and for the shapes of what these make.
       progress: called with (bytes done, bytes in all) while variables are rewritten.
 
     Returns:
       What was done, with the cost of the converted model.
 
     Raises:
-      OptionsError: the options are wrong whatever the model.
+      OptionsError: the options are wrong whatever the model, or a module cannot be imported.
       ConversionError: the model or a directory stands in the way; nothing was written.
       InternalError: a defect of tpu-convert; nothing was written.
     """
@@ -59,6 +62,7 @@ def convert(
         options = parse_options(options)
     passes = build_passes(options, Permissions(allow_incompatible, allow_batching_violations))
     writer.check_output_dir(source, target, overwrite)
+    import_op_libraries(import_modules)
     seconds: dict[str, float] = {}
     model = _timed(seconds, "read", lambda: reader.read_model(source))
     with reader.blaming_input(source):

@@ -126,7 +126,11 @@ def test_a_dry_run_reports_and_writes_nothing(model: Path, tmp_path: Path) -> No
 
 def test_a_second_conversion_changes_nothing_and_reports_the_same(model: Path, tmp_path: Path) -> None:
     assert convert(model, tmp_path / "out").exit_code == 0
-    assert convert(tmp_path / "out", tmp_path / "again").stdout == REPORT
+    result = convert(tmp_path / "out", tmp_path / "again")
+    assert result.stdout == REPORT
+    told = "Nothing was left to do:\n  place_on_tpu: F: is on the TPU already\n"
+    copied = rf"Wrote {tmp_path}/again, an unchanged copy of {tmp_path}/out \([\d,]+ bytes in, [\d,]+ out\)\.\n"
+    assert re.fullmatch(told + copied, result.stderr), result.stderr
     first, again = ((tmp_path / name / "saved_model.pb").read_bytes() for name in ("out", "again"))
     assert again == first
 
@@ -190,6 +194,7 @@ def test_incompatible_arguments_are_an_error_or_with_a_flag_a_warning(tmp_path: 
         (["unknown_command"], "No such command 'unknown_command'"),
         (["verify", "one"], "Missing argument 'CONVERTED'"),
         (["verify", "one", "two", "--batch_sizes=1,x"], "--batch_sizes is '1,x'; expected whole numbers such as 1,3"),
+        (["verify", "one", "two", "--batch_sizes=3,0"], "--batch_sizes is '3,0'; expected sizes of at least 1"),
     ],
 )
 def test_bad_usage_and_bad_options_exit_with_2(arguments: list[str], message: str) -> None:
@@ -332,4 +337,7 @@ def test_inspecting_no_model_exits_with_1(tmp_path: Path) -> None:
 def test_verifying_no_model_exits_with_1(model: Path, tmp_path: Path) -> None:
     result = run("verify", model, tmp_path / "none")
     assert result.exit_code == 1
-    assert re.match(r'Error: The input directory ".*none" does not exist', result.stderr)
+    expected = r'Error: The directory ".*none", given as CONVERTED, does not exist\. Check CONVERTED\.\n'
+    assert re.fullmatch(expected, result.stderr)
+    assert "given as ORIGINAL" in run("verify", tmp_path / "none", model).stderr
+    assert "given as MODEL" in run("inspect", tmp_path / "none").stderr

@@ -31,40 +31,59 @@ def read_inputs(path: Path) -> dict[str, Array]:
         ) from error
 
 
-def given_inputs(arrays: Mapping[str, Array], specs: Mapping[str, tf.TensorSpec], key: str) -> dict[str, tf.Tensor]:
-    """The tensors that signature `key` takes, from a user's arrays.
+def given_inputs(arrays: Mapping[str, Array], specs: Mapping[str, tf.TensorSpec], key: str) -> dict[str, Array]:
+    """What signature `key` takes, from a user's arrays.
 
     Raises:
-      ConversionError: names or types do not fit.
+      ConversionError: names, types or shapes do not fit.
     """
     if set(arrays) != set(specs):
         raise ConversionError(
-            f'The inputs file has the arrays {sorted(arrays)}; the signature "{key}" expects {sorted(specs)}.'
+            f'The inputs file has the arrays {sorted(arrays)}; the signature "{key}" expects {sorted(specs)}. Write '
+            "one array for each, or choose another signature with --signature."
         )
     inputs = {}
     for name, spec in sorted(specs.items()):
         try:
-            inputs[name] = tf.constant(arrays[name], dtype=spec.dtype)
+            inputs[name] = tf.constant(arrays[name], dtype=spec.dtype).numpy()
         except (TypeError, ValueError) as error:
-            raise ConversionError(
-                f'The array "{name}" of the inputs file is {arrays[name].dtype}{list(arrays[name].shape)}; the '
-                f'signature "{key}" expects {spec.dtype.name}{spec.shape}.'
-            ) from error
+            raise _does_not_fit(name, arrays[name], spec, key) from error
+        # TensorFlow would cut off what is behind the point.
+        truncated = arrays[name].dtype.kind in "fc" and not (spec.dtype.is_floating or spec.dtype.is_complex)
+        if truncated or not spec.shape.is_compatible_with(arrays[name].shape):
+            raise _does_not_fit(name, arrays[name], spec, key)
     return inputs
 
 
-def random_inputs(specs: Mapping[str, tf.TensorSpec], batch_size: int, small: bool) -> dict[str, tf.Tensor]:
-    """Tensors for these specs, the same ones every time: 1 stands in for unknown dimensions but the 0th.
+def _does_not_fit(name: str, array: Array, spec: tf.TensorSpec, key: str) -> ConversionError:
+    return ConversionError(
+        f'The array "{name}" of the inputs file is {array.dtype}{list(array.shape)}; the signature "{key}" expects '
+        f"{_text(spec)}. Write an array of that type and shape."
+    )
+
+
+def described(specs: Mapping[str, tf.TensorSpec]) -> str:
+    """The inputs of a signature in words, such as x: float32[None, 10]."""
+    return ", ".join(f"{name}: {_text(spec)}" for name, spec in sorted(specs.items())) or "nothing"
+
+
+def _text(spec: tf.TensorSpec) -> str:
+    return f"{spec.dtype.name}{'[...]' if spec.shape.rank is None else spec.shape.as_list()}"
+
+
+def random_inputs(specs: Mapping[str, tf.TensorSpec], batch_size: int, small: bool, draw: int = 0) -> dict[str, Array]:
+    """Arrays for these specs, the same ones every time: 1 stands in for unknown dimensions but the 0th.
 
     Args:
       small: floats are 0 or 1, which are valid as ids, too; else they are normally distributed.
+      draw: each number gives other values.
     """
-    random = np.random.default_rng(_SEED)
+    random = np.random.default_rng(_SEED + draw)
     inputs = {}
     for name, spec in sorted(specs.items()):
         dims = [batch_size] if spec.shape.rank is None else list(spec.shape)
         shape = [(batch_size if i == 0 else 1) if d is None else d for i, d in enumerate(dims)]
-        inputs[name] = tf.constant(_drawn(random, shape, spec.dtype, small), dtype=spec.dtype)
+        inputs[name] = tf.constant(_drawn(random, shape, spec.dtype, small), dtype=spec.dtype).numpy()
     return inputs
 
 

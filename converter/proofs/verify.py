@@ -2,65 +2,80 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import tensorflow as tf
 
 from converter.errors import ConversionError, nearest
 from converter.graph import edit
 from converter.graph.model import Model
+from converter.graph.op_libraries import expect_registered_ops, import_op_libraries
 from converter.graph.protos import DT_BFLOAT16
 from converter.graph.tensors import Array
-from converter.proofs import sample_inputs
+from converter.proofs import row_probe, running, sample_inputs
+from converter.proofs.comparison import OutputComparison, compare, relative_error
 from converter.proofs.cpu_twin import make_cpu_twin
-from converter.saved_model.reader import FINGERPRINT_FILE, SAVED_MODEL_FILE, read_model
+from converter.proofs.row_probe import RowComparison
+from converter.proofs.running import Answer, Values
+from converter.saved_model.reader import read_model
 
-_T = TypeVar("_T")
 _EXACT_TOLERANCE = 1e-5  # float32: the runtime fuses differently across function boundaries
 _BFLOAT16_TOLERANCE = 2e-2  # bfloat16 has 8 bits of precision, and errors add up along a deep model
-
-
-@dataclass(frozen=True)
-class OutputComparison:
-    """One output tensor of one request.
-
-    `error`: of floating-point numbers, the L2 norm of the difference over that of the original; of anything else, the
-    share of elements that differ.
-    """
-
-    signature: str
-    batch_size: int
-    output: str
-    error: float
-    detail: str
+_RANDOM = "random: the original's own answers differ from run to run"
+# What the original's answers differ by from run to run may be smaller than this share of an error that it explains.
+_LEAST_SHARE = 0.1
+_DRAWS = 10
+_Comparison = TypeVar("_Comparison", OutputComparison, RowComparison)
 
 
 @dataclass(frozen=True)
 class Verification:
-    """All comparisons of one run; `passed` if every error is within `tolerance` and nothing else differs."""
+    """All comparisons of one run; `passed` if every error is within `tolerance` and nothing else differs.
+
+    Attributes:
+      comparisons: outputs of the converted model against the original's.
+      tolerance: the largest error that passes.
+      rows: rows of a batched model's outputs against the same rows with others beside them.
+      notes: what was not probed, and why.
+    """
 
     comparisons: tuple[OutputComparison, ...]
     tolerance: float
+    rows: tuple[RowComparison, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        return bool(self.comparisons) and all(c.error <= self.tolerance for c in self.comparisons)
+        return bool(self.comparisons) and not any(self._fails(c) for c in self._all())
 
     def text(self) -> str:
         lines = [f"{'':<6}{'Error':<12}{'Batch':<8}Output"]
-        for c in self.comparisons:
-            verdict = "ok" if c.error <= self.tolerance else "FAIL"
-            detail = f"  ({c.detail})" if c.detail else ""
-            lines.append(f"{verdict:<6}{c.error:<12.2e}{c.batch_size:<8}{c.signature}/{c.output}{detail}")
+        lines += [self._line(c, str(c.batch_size)) for c in self.comparisons]
+        lines += [self._line(c, "rows") for c in self.rows]
+        lines += [f"{'':<6}{note}" for note in self.notes]
         outcome = "PASSED" if self.passed else "FAILED"
         lines.append(f"{outcome}: relative error of {len(self.comparisons)} outputs, tolerance {self.tolerance:g}")
         return "\n".join(lines)
+
+    def _all(self) -> list[OutputComparison | RowComparison]:
+        return [*self.comparisons, *self.rows]
+
+    def _fails(self, found: OutputComparison | RowComparison) -> bool:
+        return self._verdict(found) == "FAIL"
+
+    def _verdict(self, found: OutputComparison | RowComparison) -> str:
+        if found.random:
+            return "skip"
+        return "ok" if found.error <= self.tolerance else "FAIL"
+
+    def _line(self, found: OutputComparison | RowComparison, batch: str) -> str:
+        detail = f"  ({found.detail})" if found.detail else ""
+        return f"{self._verdict(found):<6}{found.error:<12.2e}{batch:<8}{found.signature}/{found.output}{detail}"
 
 
 def verify_conversion(
@@ -71,8 +86,9 @@ def verify_conversion(
     inputs_file: Path | None = None,
     signature: str | None = None,
     tolerance: float | None = None,
+    import_modules: Sequence[str] = (),
 ) -> Verification:
-    """Runs every signature of both models and compares the outputs.
+    """Runs every signature of both models and compares the outputs; of batched ones, also rows with other rows.
 
     Args:
       original: directory of the SavedModel before the conversion.
@@ -81,133 +97,158 @@ def verify_conversion(
       inputs_file: .npz with an array for every signature input, instead of random ones.
       signature: the only signature to run; all if None.
       tolerance: largest relative error; None chooses by whether the converted model computes in bfloat16.
+      import_modules: modules to import first, for the ops that they register.
 
     Raises:
+      OptionsError: a module cannot be imported.
       ConversionError: a model cannot be read or run, or the inputs do not fit its signatures.
     """
-    model, twin = read_model(Path(original)), read_model(Path(converted))
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise ConversionError(f"The batch sizes are {list(batch_sizes)}; expected one or more, each at least 1.")
+    import_op_libraries(import_modules)
+    model, twin = read_model(Path(original), "ORIGINAL"), read_model(Path(converted), "CONVERTED")
+    for each in (model, twin):
+        expect_registered_ops(each)
     if tolerance is None:
         tolerance = _BFLOAT16_TOLERANCE if _computes_in_bfloat16(twin) else _EXACT_TOLERANCE
     arrays = None if inputs_file is None else sample_inputs.read_inputs(inputs_file)
     make_cpu_twin(twin)
-    with _loaded(model, "original") as before, _loaded(twin, "converted") as after:
-        keys = sorted(before.signatures)
-        if signature is not None:
-            if signature not in keys:
-                raise ConversionError(f'The model has no signature "{signature}". It has: {nearest(signature, keys)}.')
-            keys = [signature]
+    for each in (model, twin):
+        row_probe.let_requests_meet(each)
+    with ExitStack() as stack:
+        directory = stack.enter_context(running.on_disk(twin))
+        before = running.load(stack.enter_context(running.on_disk(model)), "original")
+        after = running.load(directory, "converted")
         comparisons: list[OutputComparison] = []
-        for key in keys:
-            if key not in after.signatures:
-                raise ConversionError(f'The converted model lacks the signature "{key}" of the original.')
-            for size in batch_sizes if arrays is None else (0,):
-                specs = before.signatures[key].structured_input_signature[1]
-                if arrays is None:
-                    inputs, expected = _answer_to_random(before.signatures[key], key, specs, size)
-                else:
-                    inputs = sample_inputs.given_inputs(arrays, specs, key)
-                    expected = _answer(before.signatures[key], inputs, f'the original, at signature "{key}"')
-                found = _answer(after.signatures[key], inputs, f'the converted model, at signature "{key}"')
-                rows = size or next((v.shape[0] or 0 for v in inputs.values() if v.shape.rank), 1)
-                comparisons += [_compare(key, rows, name, expected[name], found.get(name)) for name in sorted(expected)]
-    return Verification(tuple(comparisons), tolerance)
+        rows: list[RowComparison] = []
+        notes: list[str] = []
+        serving = None
+        for key in _chosen(signature, before.signatures, after.signatures):
+            pair = _pair(key, before.signatures[key], after.signatures[key], tolerance)
+            for size in batch_sizes if arrays is None else (None,):
+                comparisons += pair.compared(*pair.request(size, arrays))
+            ops = row_probe.batching_ops(twin, key)
+            if not ops:
+                continue
+            largest = min(row_probe.MOST_ROWS, *(op.attr["max_batch_size"].i for op in ops))
+            request, reason = pair.different_rows(largest, arrays)
+            if request is None:
+                notes.append(f'rows of "{key}" not probed: {reason}')
+                continue
+            serving = serving or stack.enter_context(running.served(twin, directory, "converted"))
+            rows += pair.probed(request, serving(key), row_probe.is_batched_whole(twin, key))
+    return Verification(tuple(comparisons), tolerance, tuple(rows), tuple(notes))
 
 
-class _Signature(Protocol):
-    """A signature of a loaded model, as it is used here."""
-
-    @property
-    def structured_input_signature(self) -> tuple[tuple[()], dict[str, tf.TensorSpec]]: ...
-
-    def __call__(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]: ...
-
-
-class _Loaded(Protocol):
-    """What tf.saved_model.load returns, as it is used here."""
-
-    @property
-    def signatures(self) -> Mapping[str, _Signature]: ...
+def _chosen(signature: str | None, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The signatures to run."""
+    if signature is not None and signature not in before:
+        raise ConversionError(f'The model has no signature "{signature}". It has: {nearest(signature, before)}.')
+    keys = sorted(before) if signature is None else [signature]
+    for key in keys:
+        if key not in after:
+            raise ConversionError(
+                f'The converted model lacks the signature "{key}" of the original. It has: {nearest(key, after)}. '
+                "Check that CONVERTED was made of ORIGINAL."
+            )
+    return keys
 
 
-@contextmanager
-def _loaded(model: Model, what: str) -> Iterator[_Loaded]:
-    """The model as TensorFlow loads it, without the slot variables of an optimizer: Keras 3 cannot revive these."""
-    with tempfile.TemporaryDirectory(prefix="tpu-convert-verify-") as name:
-        for node in model.object_graph.nodes:
-            del node.slot_variables[:]
-        (Path(name) / SAVED_MODEL_FILE).write_bytes(model.saved_model.SerializeToString())
-        for path in model.path.iterdir():
-            if path.name not in (SAVED_MODEL_FILE, FINGERPRINT_FILE):
-                (Path(name) / path.name).symlink_to(path.resolve())
-        yield _run(lambda: tf.saved_model.load(name), f"the {what} model, when it is loaded")
-
-
-def _answer_to_random(
-    function: _Signature, key: str, specs: Mapping[str, tf.TensorSpec], size: int
-) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-    """Random inputs that the original can answer, and its answer."""
-    where = f'the original, at signature "{key}" with random inputs of {size} rows'
-    inputs = sample_inputs.random_inputs(specs, size, small=False)
-    try:
-        return inputs, _answer(function, inputs, where)
-    except ConversionError:
-        # Floats may be ids.
-        inputs = sample_inputs.random_inputs(specs, size, small=True)
-        return inputs, _answer(function, inputs, where)
-
-
-def _answer(function: _Signature, inputs: dict[str, tf.Tensor], where: str) -> dict[str, tf.Tensor]:
-    return _run(lambda: function(**inputs), where)
-
-
-def _run(work: Callable[[], _T], where: str) -> _T:
-    try:
-        return work()
-    except (tf.errors.OpError, ValueError, TypeError, AttributeError, KeyError, FileNotFoundError) as error:
+def _pair(key: str, before: Any, after: Any, tolerance: float) -> _Pair:
+    """One signature as both models have it, if they do."""
+    specs, found = (function.structured_input_signature[1] for function in (before, after))
+    if set(specs) != set(found) or any(
+        specs[n].dtype != found[n].dtype or not specs[n].shape.is_compatible_with(found[n].shape) for n in specs
+    ):
         raise ConversionError(
-            f"TensorFlow fails on {where}: {type(error).__name__}: {_reason(error)}. If the model cannot answer such "
-            "inputs, give --inputs with some that it can."
-        ) from error
+            f'The signature "{key}" of the converted model takes {sample_inputs.described(found)}; expected what the '
+            f"original's takes, {sample_inputs.described(specs)}. These models are unrelated: check that CONVERTED was "
+            "made of ORIGINAL."
+        )
+    advice = "If the model cannot answer such inputs, give --inputs with some that it can."
+    return _Pair(
+        key,
+        specs,
+        lambda how: running.answering(before, f'the original, at signature "{key}"{how}', advice),
+        running.answering(after, f'the converted model, at signature "{key}"', "The original answers these inputs."),
+        tolerance,
+    )
 
 
-def _reason(error: Exception) -> str:
-    """The line of TensorFlow's message that tells what was wrong; around it stand nodes and stack traces."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    telling = [x for x in lines if x and not x.startswith(("Graph execution error", "Detected at", "<stack", "[["))]
-    return next(iter(telling), repr(error)).rstrip(".")
+@dataclass(frozen=True)
+class _Pair:
+    """One signature of both models: its inputs, and how to ask each (of the original, an error tells with what)."""
+
+    key: str
+    specs: Mapping[str, tf.TensorSpec]
+    original: Callable[[str], Answer]
+    converted: Answer
+    tolerance: float
+
+    def request(
+        self, size: int | None, arrays: Mapping[str, Array] | None, draw: int = 0
+    ) -> tuple[int, Values, Values]:
+        """Rows, inputs and the original's answer: to the user's arrays, or to `size` random rows that it can answer."""
+        if arrays is not None or size is None:
+            inputs = sample_inputs.given_inputs(arrays or {}, self.specs, self.key)
+            return next((len(v) for v in inputs.values() if v.ndim), 1), inputs, self.original("")(inputs)
+        ask = self.original(f" with random inputs of {size} rows")
+        inputs = sample_inputs.random_inputs(self.specs, size, small=False, draw=draw)
+        try:
+            return size, inputs, ask(inputs)
+        except ConversionError:
+            # Floats may be ids.
+            inputs = sample_inputs.random_inputs(self.specs, size, small=True, draw=draw)
+            return size, inputs, ask(inputs)
+
+    def compared(self, rows: int, inputs: Values, expected: Values) -> list[OutputComparison]:
+        """Each output of the converted model against the original's."""
+        found = self.converted(inputs)
+        names = sorted({*expected, *found})
+        return self._judged([compare(self.key, rows, n, expected.get(n), found.get(n)) for n in names], inputs)
+
+    def different_rows(self, largest: int, arrays: Mapping[str, Array] | None) -> tuple[Values | None, str]:
+        """A request of up to `largest` rows, no two of them the same; None and why, if there is no such."""
+        names = row_probe.row_inputs(self.specs)
+        if largest < 2:
+            return None, "its batching op takes one row at a time"
+        if not names:
+            return None, "none of its inputs has a free 0th dimension"
+        for draw in range(_DRAWS if arrays is None else 1):
+            inputs = self.request(largest, arrays, draw)[1]
+            rows = row_probe.different_rows(inputs, names, largest)
+            if len(rows) > 1:
+                return row_probe.take(inputs, names, rows), ""
+        where = "random inputs" if arrays is None else "the arrays of --inputs"
+        return None, f"{where} do not have two rows that differ; give --inputs that do"
+
+    def probed(self, inputs: Values, served: Answer, whole: bool) -> list[RowComparison]:
+        """Whether each row of the converted model's outputs is its own."""
+        names = row_probe.row_inputs(self.specs)
+        found = row_probe.probe_rows(
+            self.key, inputs, names, self.converted, served, whole=whole, tolerance=self.tolerance
+        )
+        return self._judged(found, inputs)
+
+    def _judged(self, found: list[_Comparison], inputs: Values) -> list[_Comparison]:
+        """Marks what differs only because the original draws random numbers."""
+        if all(c.error <= self.tolerance for c in found):
+            return found
+        ask = self.original("")
+        first, second = ask(inputs), ask(inputs)
+        return [self._random(c) if self._explains(c, first, second) else c for c in found]
+
+    def _explains(self, found: _Comparison, first: Values, second: Values) -> bool:
+        one, two = first.get(found.output), second.get(found.output)
+        if one is None or two is None or one.shape != two.shape or found.error <= self.tolerance:
+            return False
+        return relative_error(one, two) >= _LEAST_SHARE * found.error
+
+    def _random(self, found: _Comparison) -> _Comparison:
+        return dataclasses.replace(found, random=True, detail=_RANDOM)
 
 
 def _computes_in_bfloat16(model: Model) -> bool:
     return bool(
         edit.nodes_where(model, lambda n: any(v.type == DT_BFLOAT16 for v in n.attr.values() if v.HasField("type")))
     )
-
-
-def _compare(key: str, batch_size: int, name: str, expected: tf.Tensor, found: tf.Tensor | None) -> OutputComparison:
-    if found is None:
-        return OutputComparison(key, batch_size, name, float("inf"), "the converted model lacks this output")
-    if expected.shape != found.shape or expected.dtype != found.dtype:
-        detail = f"{found.dtype.name}{found.shape.as_list()} instead of {expected.dtype.name}{expected.shape.as_list()}"
-        return OutputComparison(key, batch_size, name, float("inf"), detail)
-    a, b = expected.numpy(), found.numpy()
-    error = relative_error(a, b)
-    differ = int(np.sum(a != b)) if error and not _is_inexact(a) else 0
-    return OutputComparison(key, batch_size, name, error, f"{differ} of {a.size} differ" if differ else "")
-
-
-def _is_inexact(values: Array) -> bool:
-    # bfloat16 is no floating-point type to NumPy.
-    return values.dtype.kind in "fc" or values.dtype.name == "bfloat16"
-
-
-def relative_error(expected: Array, found: Array) -> float:
-    """L2 norm of the difference over that of `expected`, inf for new NaNs; of integers the share that differs."""
-    if not _is_inexact(expected):
-        return float(np.mean(expected != found)) if expected.size else 0.0
-    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
-    a, b = expected.astype(wide).ravel(), found.astype(wide).ravel()
-    finite = np.isfinite(a)
-    if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return float("inf")
-    difference, size = float(np.linalg.norm(a[finite] - b[finite])), float(np.linalg.norm(a[finite]))
-    return difference / size if size else difference

@@ -12,6 +12,7 @@ from converter.passes.pass_result import Json, PassReport
 _CPU_ROW = "[CPU cost]"
 _PERCENT_WIDTH = 10
 _COST_WIDTH = 8
+_MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class ConversionReport:
 
     def summary(self) -> list[str]:
         """What batching and the optimizations did, in a few lines for people; all of it is in `to_json`."""
-        lines = []
+        lines = [] if self.changed else self._nothing_to_do()
         for details in (p.result.details for p in self.passes):
             for other, named in details.get("same_signatures", {}).items():
                 lines.append(f"Also on the TPU: signature {other}, which is the same function as {named}")
@@ -96,6 +97,17 @@ class ConversionReport:
                         f"{row['tpu_function']}: {row['tensor']} {row['dtype']}{row['shape']} crosses as "
                         f"{row['crosses_as']}, {gain} for {_rows(row['batch_size'])}"
                     )
+        return lines
+
+    def _nothing_to_do(self) -> list[str]:
+        """Why a conversion has changed nothing: each reason once, with what it holds for."""
+        lines = ["Nothing was left to do:"]
+        for p in self.passes:
+            reasons: dict[str, list[str]] = {}
+            for skip in p.result.skips:
+                reasons.setdefault(skip.reason, []).append(skip.where)
+            lines += [f"  {p.name}: {_listed(where)}: {reason}" for reason, where in reasons.items()]
+            lines += [] if reasons else [f"  {p.name}: found nothing that it would change"]
         return lines
 
     def to_json(self) -> Json:
@@ -141,3 +153,8 @@ def _row(percent: str, cost: str, name: str) -> str:
 
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from converter.analysis import compatibility, cost, tpu, workload
 from converter.analysis.op_work import Work
 from converter.graph import calls, tensors
 from converter.graph.model import Model
+from converter.graph.op_libraries import import_op_libraries
 from converter.graph.protos import DT_RESOURCE, FunctionDef
 from converter.passes.pass_result import Json
 from converter.saved_model.reader import blaming_input, read_model
@@ -91,15 +93,21 @@ def _count(resources: int) -> list[str]:
     return [f"{resources} resource{'s' if resources > 1 else ''}"] if resources else []
 
 
-def inspect_model(model_dir: Path | str) -> Inspection:
+def inspect_model(model_dir: Path | str, *, import_modules: Sequence[str] = ()) -> Inspection:
     """Reads the SavedModel in `model_dir` and lists what its options could name.
 
+    Args:
+      model_dir: directory of the SavedModel.
+      import_modules: modules to import first, for the ops that they register.
+
     Raises:
+      OptionsError: a module cannot be imported.
       ModelReadError: it is no SavedModel that could be converted.
     """
+    import_op_libraries(import_modules)
     path = Path(model_dir)
     with blaming_input(path):
-        return _inspected(read_model(path))
+        return _inspected(read_model(path, "MODEL"))
 
 
 def _inspected(model: Model) -> Inspection:

@@ -10,7 +10,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from converter.errors import ConversionError, ModelReadError
-from converter.graph import invariants
+from converter.graph import invariants, op_libraries
 from converter.graph.model import VARIABLES_PREFIX, Model
 from converter.graph.protos import SavedModel
 
@@ -19,13 +19,13 @@ FINGERPRINT_FILE = "fingerprint.pb"
 _SHARD = re.compile(r"^variables\.data-(\d{5})-of-(\d{5})$")
 
 
-def read_model(path: Path) -> Model:
-    """Reads the SavedModel in directory `path`.
+def read_model(path: Path, named_by: str = "--input_model_dir") -> Model:
+    """Reads the SavedModel in directory `path`, which the user gave as the argument `named_by`.
 
     Raises:
       ModelReadError: not a SavedModel, damaged, several meta graphs, a TF1 model, or variables missing.
     """
-    saved_model = _parse(_find_proto(path))
+    saved_model = _parse(_find_proto(path, named_by))
     tags = [sorted(m.meta_info_def.tags) for m in saved_model.meta_graphs]
     if not tags:
         raise ModelReadError(
@@ -59,7 +59,10 @@ def blaming_input(path: Path) -> Iterator[None]:
     except ConversionError:
         raise
     except Exception as error:
-        odd = invariants.problems(read_model(path))
+        model = read_model(path)
+        if "not registered" in str(error):
+            op_libraries.expect_registered_ops(model)
+        odd = invariants.problems(model)
         if odd:
             raise ModelReadError(
                 f'"{path}" holds an inconsistent graph, which TensorFlow could not load either: '
@@ -68,9 +71,10 @@ def blaming_input(path: Path) -> Iterator[None]:
         raise
 
 
-def _find_proto(path: Path) -> Path:
+def _find_proto(path: Path, named_by: str) -> Path:
     if not path.exists():
-        raise ModelReadError(f'The input directory "{path}" does not exist. Check --input_model_dir.')
+        what = f'input directory "{path}"' if named_by.startswith("--") else f'directory "{path}", given as {named_by},'
+        raise ModelReadError(f"The {what} does not exist. Check {named_by}.")
     if not path.is_dir():
         raise ModelReadError(f'"{path}" is a file; expected the directory of a SavedModel, which holds saved_model.pb.')
     proto = path / SAVED_MODEL_FILE

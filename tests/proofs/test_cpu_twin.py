@@ -121,6 +121,35 @@ def test_an_ordinal_that_is_also_an_argument_goes_only_once() -> None:
     verify_structure(model)
 
 
+def test_the_ordinal_is_the_last_input_even_if_it_is_the_first_argument_too() -> None:
+    model = parse_model(
+        """
+        @F(i: int32, x: int32) -> (y: int32) {
+          call = TPUPartitionedCall(i, x, i, ^other) {f: @G, Tin: [int32, int32], Tout: [int32]}
+          other = NoOp()
+          return call:output:0
+        }
+        @G(i: int32, x: int32) -> (y: int32) { return x }
+        """
+    )
+    make_cpu_twin(model)
+    assert list(model.functions["F"].node_def[0].input) == ["i", "x", "^other"]
+
+
+@pytest.mark.parametrize(
+    "attr",
+    [
+        "_tpu_replicate", "_tpu_input_identity", "_tpu_output_identity", "_tpu_compilation_status",
+        "_pivot_for_cluster", "_xla_compile_device_type", "_replication_info",
+    ],
+)  # fmt: skip
+def test_a_mark_of_the_tpu_alone_is_dropped_and_is_a_change(attr: str) -> None:
+    model = parse_model(f'main {{ x = Placeholder() {{dtype: float32, {attr}: "c", _other: "d"}} }}')
+    assert make_cpu_twin(model)
+    assert sorted(model.graph_def.node[0].attr) == ["_other", "dtype"]
+    assert not make_cpu_twin(model)
+
+
 def test_a_node_that_must_run_already_is_not_named_twice() -> None:
     text = ON_TPU.replace("return output0:outputs:0, ^shard", "return output0:outputs:0, ^kept=body")
     model = parse_model(text)

@@ -1,5 +1,6 @@
 """Verification: same inputs through the original and the converted model's CPU twin."""
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from converter import ConversionError, ModelReadError, convert, verify_conversion
+from converter.proofs.row_probe import RowComparison
 from converter.proofs.verify import OutputComparison, Verification, relative_error
 from converter.saved_model.reader import read_model
 from converter.saved_model.writer import write_model
@@ -55,7 +57,7 @@ def test_inputs_can_be_given(testdata: Testdata, tmp_path: Path) -> None:
     assert result.passed
     assert [(c.signature, c.batch_size) for c in result.comparisons] == [("first", 5)]
     np.savez(tmp_path / "wrong.npz", y=np.ones((5, 10), np.float32))
-    message = r"^The inputs file has the arrays \['y'\]; the signature \"first\" expects \['x'\]\.$"
+    message = r"^The inputs file has the arrays \['y'\]; the signature \"first\" expects \['x'\]\. Write one"
     with pytest.raises(ConversionError, match=message):
         verify_conversion(testdata("multi_signature"), out, inputs_file=tmp_path / "wrong.npz")
 
@@ -87,7 +89,7 @@ def test_a_model_that_computes_something_else_fails(testdata: Testdata, tmp_path
 
 
 def test_a_signature_that_is_gone_is_told(testdata: Testdata, tmp_path: Path) -> None:
-    message = r'^The converted model lacks the signature "first" of the original\.$'
+    message = r'^The converted model lacks the signature "first" of the original\. It has: "serving_default"\. Check'
     with pytest.raises(ConversionError, match=message):
         verify_conversion(testdata("multi_signature"), testdata("toy"))
 
@@ -118,6 +120,22 @@ def test_the_text_of_a_verification() -> None:
         "FAILED: relative error of 2 outputs, tolerance 1e-05"
     )
     assert not Verification((), 1.0).passed
+
+
+def test_rows_and_what_is_random_in_the_text_of_a_verification() -> None:
+    good, noisy = OutputComparison("s", 1, "y", 0.5, ""), OutputComparison("s", 1, "z", 9.0, "random", random=True)
+    result = Verification((good, noisy), 0.5, (RowComparison("s", "y", 0.5, ""),), ("not probed",))
+    assert result.passed
+    assert result.text() == (
+        "      Error       Batch   Output\n"
+        "ok    5.00e-01    1       s/y\n"
+        "skip  9.00e+00    1       s/z  (random)\n"
+        "ok    5.00e-01    rows    s/y\n"
+        "      not probed\n"
+        "PASSED: relative error of 2 outputs, tolerance 0.5"
+    )
+    assert not Verification((good,), 0.5, (RowComparison("s", "y", 0.6, ""),)).passed
+    assert not Verification((good, dataclasses.replace(noisy, random=False)), 0.5).passed
 
 
 @pytest.mark.parametrize(
@@ -220,5 +238,6 @@ def test_inputs_of_another_type_or_shape_are_an_error(testdata: Testdata, tmp_pa
         verify_conversion(testdata("toy"), testdata("toy"), inputs_file=tmp_path / "type.npz")
     np.savez(tmp_path / "shape.npz", x=np.ones((2, 3), np.float32))
     model = testdata("multi_signature")
-    with pytest.raises(ConversionError, match=r'^TensorFlow fails on the original, at signature "first": '):
+    expected = r'^The array "x" of the inputs file is float32\[2, 3\]; .* "first" expects float32\[None, 10\]\. Write'
+    with pytest.raises(ConversionError, match=expected):
         verify_conversion(model, model, signature="first", inputs_file=tmp_path / "shape.npz")

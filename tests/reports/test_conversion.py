@@ -123,7 +123,7 @@ def test_the_summary_tells_people_what_each_optimization_did() -> None:
             ]
         },
     ]
-    passes = tuple(PassReport("any", 0.0, PassResult(details=d)) for d in details)
+    passes = tuple(PassReport("any", 0.0, PassResult([Change("f", "done")], details=d)) for d in details)
     report = ConversionReport(Cost(), passes, 0, None, {}, {})
     assert report.summary() == [
         "Also on the TPU: signature serve, which is the same function as serving_default",
@@ -134,3 +134,17 @@ def test_the_summary_tells_people_what_each_optimization_did() -> None:
         "f: input x float32[None, 10] crosses as [None], 4,096 -> 512 bytes for 4 rows",
         "g: input image bfloat16[None, 96, 96, 3] crosses as [None, 96, 288], copied instead of transposed for 1 row",
     ]
+
+
+def test_a_conversion_that_changed_nothing_says_why_once_for_each_reason() -> None:
+    skips = [Skip(f"f{i}", "runs on the TPU already") for i in range(7)]
+    idle = PassResult(skips=[*skips, Skip("g", "has no results")])
+    assert report(Cost(), idle, PassResult()).summary() == [
+        "Nothing was left to do:",
+        "  pass_0: f0, f1, f2, f3, f4 and 2 more: runs on the TPU already",
+        "  pass_0: g: has no results",
+        "  pass_1: found nothing that it would change",
+    ]
+    five = PassResult(skips=[Skip(f"f{i}", "r") for i in range(5)])
+    assert report(Cost(), five).summary()[1] == "  pass_0: f0, f1, f2, f3, f4: r"
+    assert report(Cost(), idle, PassResult([Change("F", "moved")])).summary() == []

@@ -96,8 +96,12 @@ def test_the_text_names_each_function_as_the_options_would(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0"), (999, "999"), (1000, "1k"), (1_234_567, "1.23M"), (999_600, "1M"), (7.7e9, "7.7G")]
-)
+    ("count", "text"),
+    [
+        (0, "0"), (999, "999"), (1000, "1k"), (1_234_567, "1.23M"), (999_600, "1M"), (7.7e9, "7.7G"), (2e15, "2P"),
+        (3e19, "3e+04P"),
+    ],
+)  # fmt: skip
 def test_magnitudes_have_three_digits(count: int, text: str) -> None:
     assert magnitude(count) == text
 
@@ -124,3 +128,18 @@ def test_the_json_can_be_written(model: Path) -> None:
 def test_no_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelReadError, match="is not a SavedModel"):
         inspect_model(tmp_path)
+
+
+def test_functions_that_cost_the_same_come_by_name(tmp_path: Path) -> None:
+    text = """
+    signature "s" x=x:0 -> y=y:0
+    main { x = Placeholder() {dtype: float32}; y = PartitionedCall(x) {f: @S, Tin: [float32], Tout: [float32]} }
+    @S(x: float32) -> (y: float32) {
+      b = PartitionedCall(x) {f: @zebra, Tin: [float32], Tout: [float32]}
+      c = PartitionedCall(x) {f: @ape, Tin: [float32], Tout: [float32]}
+      return c:output:0
+    }
+    @zebra(x: float32) -> (y: float32) { n = Neg(x) {T: float32}; return n:y:0 }
+    @ape(x: float32) -> (y: float32) { n = Neg(x) {T: float32}; return n:y:0 }
+    """
+    assert [f.name for f in inspect_model(write_model_text(text, tmp_path)).functions] == ["S", "ape", "zebra"]
