@@ -36,6 +36,6 @@ def check_rows(trial: Trial, data: st.DataObject) -> None:
             assert_rows(trial.spec, found, expected[loader], TOGETHER, f"{loader}, at the same time")
 
 
-@pytest.mark.parametrize("number", shards(6, 40))
+@pytest.mark.parametrize("number", shards(6, 60))
 def test_rows_of_a_batched_random_model_do_not_know_of_each_other(number: str) -> None:
-    for_random_models(number, 20, check_rows)
+    for_random_models(number, 10, check_rows)

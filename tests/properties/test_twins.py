@@ -26,7 +26,7 @@ def check_equal(trial: Trial, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("number", shards(4, 40))
 def test_the_twin_of_a_random_model_is_equal_to_the_last_bit(number: str) -> None:
-    for_random_models(number, 30, check_equal)
+    for_random_models(number, 20, check_equal)
 
 
 def check_bfloat16(trial: Trial, data: st.DataObject) -> None:

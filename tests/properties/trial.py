@@ -154,7 +154,13 @@ def for_random_models(
     """Runs `check` on random models, always the same ones for a name of `shards`."""
 
     @seed(int(name.removeprefix("seed")))
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(models() if specs is None else specs, st.data())
     def property_of(spec: ModelSpec, data: st.DataObject) -> None:
         with trial(spec, ops) as each:
