@@ -17,6 +17,7 @@ from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_VARIANT, FunctionDef, NodeDef
 from converter.passes.batching.rows.site import Site
 from converter.passes.batching.rows.transfer import transfer
+from converter.passes.batching.rows.turns import before_identities, depends_on_turns, plain_counters, visits_all
 from converter.passes.batching.rows.values import CONSTANT, Cause, Effect, Value, either, spoiled, worst
 
 _MAX_TURNS = 16
@@ -31,32 +32,54 @@ class RowFlow:
         self.model = model
         self.sizes = sizes
         self._inference = inference
-        self._known: dict[tuple[str, tuple[Value, ...], _Arguments], list[Value]] = {}
+        self._known: dict[tuple[str, tuple[Value, ...], _Arguments, frozenset[int]], list[Value]] = {}
+        self._over_rows: set[tuple[str, tuple[Value, ...], _Arguments, frozenset[int]]] = set()
 
-    def results(self, function: str, values: Sequence[Value], arguments: _Arguments) -> list[Value]:
+    def results(
+        self, function: str, values: Sequence[Value], arguments: _Arguments, counters: frozenset[int] = frozenset()
+    ) -> list[Value]:
         """The values of a function's results for these of its arguments.
 
         Args:
           arguments: shapes of the arguments in a batch of each of the two sizes.
+          counters: of the body of a loop, which arguments number its turns from 0.
 
         Raises:
           ShapeInferenceError: the function cannot compute such arguments.
         """
-        key = (function, tuple(values), arguments)
+        key = (function, tuple(values), arguments, counters)
         if key not in self._known:
             scope = self.model.scope(function)
             outputs = len(scope.function.signature.output_arg) if scope.function is not None else 0
             self._known[key] = [
                 spoiled(Cause(Effect.UNKNOWN, function, function, "function", "calls itself"))
             ] * outputs
-            first, second = (self._inference.infer(function, each) for each in arguments)
-            self._known[key] = _Body(self, self.model.functions[function], (first, second)).run(values)
+            body = _Body(self, self.model.functions[function], self.views(function, arguments), counters)
+            self._known[key] = body.run(values)
+            if body.is_over_rows:
+                self._over_rows.add(key)
         return self._known[key]
+
+    def is_over_rows(self, body: str, values: Sequence[Value], arguments: _Arguments, counters: frozenset[int]) -> bool:
+        """Whether a turn of this loop, whose results are known, looks at one row."""
+        return (body, tuple(values), arguments, counters) in self._over_rows
+
+    def views(self, function: str, arguments: _Arguments) -> tuple[FunctionShapes, FunctionShapes]:
+        first, second = (self._inference.infer(function, each) for each in arguments)
+        return first, second
 
 
 class _Body:
-    def __init__(self, flow: RowFlow, function: FunctionDef, views: tuple[FunctionShapes, FunctionShapes]) -> None:
+    def __init__(
+        self,
+        flow: RowFlow,
+        function: FunctionDef,
+        views: tuple[FunctionShapes, FunctionShapes],
+        counters: frozenset[int],
+    ) -> None:
         self._flow = flow
+        self._counters = {function.signature.input_arg[i].name for i in counters}
+        self._nodes = {node.name: node for node in function.node_def}
         self._model = flow.model
         self._function = function
         self._scope = Scope.of(function)
@@ -74,9 +97,13 @@ class _Body:
                 self._add(node)
         return [self._of(function.ret[r.name]) for r in function.signature.output_arg]
 
+    @property
+    def is_over_rows(self) -> bool:
+        return any(value.turn == self._scope.name for value in self._tensors.values())
+
     def _needed(self) -> set[str]:
         """Nodes of which a result is made."""
-        nodes = {n.name: n for n in self._scope.nodes}
+        nodes = self._nodes
         stack = [edit.producer_of(ref) for ref in self._function.ret.values()]
         found: set[str] = set()
         while stack:
@@ -143,7 +170,7 @@ class _Body:
     def _branch(self, site: Site, values: list[Value], names: list[str], arguments: _Arguments) -> list[Value]:
         chooses = values[0]
         known = site.constant(0)
-        if known is not None and known.size == 1 and len(names) > 1:
+        if known is not None and known.size == 1 and len(names) > 1 and chooses.count is None:
             index = int(known) if site.node.op.endswith("Case") else int(not known)
             return self._flow.results(names[min(max(index, 0), len(names) - 1)], values[1:], arguments)
         found = [self._flow.results(name, values[1:], arguments) for name in names]
@@ -160,22 +187,50 @@ class _Body:
         body, cond = (site.node.attr[a].func.name for a in ("body", "cond"))
         # What goes around a loop has the shapes that all turns have in common: those of its results.
         arguments = self._passed(site.outputs)
-        apart = site.cause(Effect.UNKNOWN, "has its rows elsewhere after each turn")
-        state = list(values)
-        for _ in range(_MAX_TURNS):
-            results = self._flow.results(body, state, arguments)
-            following = [self._after_turn(site, *pair, apart) for pair in zip(state, results, strict=True)]
-            if following == state:
-                break
-            state = following
-        else:
-            return [spoiled(site.cause(Effect.UNKNOWN, "changes in every turn"))] * len(state)
+        numbers = plain_counters(self._model.functions[body])
+        counters = frozenset(i for i in numbers if self._begins_at_0(site.inputs[i]))
+        state = self._steady(site, body, values, arguments, counters)
+        over_rows = state is not None and self._flow.is_over_rows(body, state, arguments, counters)
+        if over_rows:
+            # Then the number of a turn is the place of a row.
+            place = site.cause(Effect.PLACES, "numbers the rows of the batch")
+            numbered = [replace(v, place=place) if i in counters else v for i, v in enumerate(values)]
+            state = self._steady(site, body, numbered, arguments, counters)
+        if state is None:
+            return [spoiled(site.cause(Effect.UNKNOWN, "changes in every turn"))] * len(values)
         (goes_on,) = self._flow.results(cond, state, arguments)
+        how = ""
         if goes_on.spoiled or goes_on.rows or goes_on.turn:
             cause = worst((goes_on.spoiled, None))
             how = "runs until all rows are done" if cause is None else f"runs until all rows are done: {cause}"
+        elif over_rows and not visits_all(
+            self._model.functions[cond], self._flow.views(cond, arguments), counters, self._flow.sizes
+        ):
+            how = "need not give each row a turn"
+        if how:
             return [spoiled(site.cause(Effect.UNKNOWN, how)) if v.varies else v for v in state]
-        return state
+        return [
+            replace(v, count=v.count or goes_on.count) if depends_on_turns(self._model.functions[body], i, v) else v
+            for i, v in enumerate(state)
+        ]
+
+    def _steady(
+        self, site: Site, body: str, values: list[Value], arguments: _Arguments, counters: frozenset[int]
+    ) -> list[Value] | None:
+        """What goes around a loop in all its turns; None if it does not become steady."""
+        apart = site.cause(Effect.UNKNOWN, "has its rows elsewhere after each turn")
+        state = list(values)
+        for _ in range(_MAX_TURNS):
+            results = self._flow.results(body, state, arguments, counters)
+            following = [self._after_turn(site, *pair, apart) for pair in zip(state, results, strict=True)]
+            if following == state:
+                return state
+            state = following
+        return None
+
+    def _begins_at_0(self, ref: str) -> bool:
+        values = [view.value(ref) for view in self._views]
+        return all(value is not None and value.size == 1 and not value.any() for value in values)
 
     @staticmethod
     def _after_turn(site: Site, before: Value, after: Value, apart: Cause) -> Value:
@@ -184,32 +239,10 @@ class _Body:
         return either([before, after], apart)
 
     def _by_turn(self, node: NodeDef) -> bool:
-        """Whether the index into a list is an argument of this function that it returns one greater."""
+        """Whether the index into a list numbers the turns of the loop of which this is the body."""
         if node.op == "TensorListPushBack":
-            return True
+            pushed_on = before_identities(edit.data_inputs(node)[0], self._nodes)
+            return pushed_on in {a.name for a in self._function.signature.input_arg}
         if node.op not in _INDEXED_LISTS:
             return False
-        function = self._function
-        index = edit.data_inputs(node)[_INDEXED_LISTS[node.op]]
-        arguments = [a.name for a in function.signature.input_arg]
-        nodes = {n.name: n for n in self._scope.nodes}
-        index = _before_identities(index, nodes)
-        if index not in arguments or arguments.index(index) >= len(function.signature.output_arg):
-            return False
-        result = function.signature.output_arg[arguments.index(index)].name
-        step = nodes.get(edit.producer_of(_before_identities(function.ret[result], nodes)))
-        if step is None or step.op not in ("Add", "AddV2"):
-            return False
-        operands = [_before_identities(ref, nodes) for ref in edit.data_inputs(step)]
-        others = [ref for ref in operands if ref != index]
-        ones = [self._views[0].value(ref) for ref in others]
-        return len(ones) == 1 and ones[0] is not None and bool((ones[0] == 1).all())
-
-
-def _before_identities(ref: str, nodes: dict[str, NodeDef]) -> str:
-    """The tensor that chains of Identity copy to `ref`."""
-    producer = nodes.get(edit.producer_of(ref))
-    while producer is not None and producer.op == "Identity":
-        ref = edit.data_inputs(producer)[0]
-        producer = nodes.get(edit.producer_of(ref))
-    return ref
+        return before_identities(edit.data_inputs(node)[_INDEXED_LISTS[node.op]], self._nodes) in self._counters

@@ -167,7 +167,9 @@ def part_of_blocks(site: Site, values: Sequence[Value]) -> list[Value] | None:
     skipped = [0 if site.int_attr("begin_mask") >> axis.dim & 1 else int(b[axis.dim]) for b in begin]
     strides = site.constant(3) if len(values) > 3 else None
     extent = known[axis.dim]
-    if any(s % b for s, b in zip(skipped, block, strict=True)) or (strides is not None and strides[axis.dim] != 1):
+    if any(s % b for s, b in zip(skipped, block, strict=True)):
+        return None
+    if len(values) > 3 and (strides is None or strides[axis.dim] != 1):
         return None
     if extent is None or not extent.is_rows or extent.per_row % axis.inner:
         return None

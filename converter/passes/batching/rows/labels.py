@@ -63,7 +63,7 @@ def elements_of_first(site: Site) -> Labels | None:
     rank, out = site.rank(0), site.output_rank()
     if rank is None or out is None:
         return None
-    others = tuple((None,) * (site.rank(i) or 0) for i in range(1, len(site.inputs)))
+    others = tuple((UNSURE,) * (site.rank(i) or 0) for i in range(1, len(site.inputs)))
     return Labels((tuple(range(rank)), *others), ((*range(rank), *(None,) * (out - rank)),) * len(site.outputs))
 
 
@@ -79,7 +79,7 @@ def reduction(site: Site) -> Labels | None:
 
 def one_input(site: Site, first: tuple[Label, ...], output: tuple[Label, ...]) -> Labels:
     """Labels of an op whose other inputs are settings."""
-    others = tuple((None,) * (site.rank(i) or 0) for i in range(1, len(site.inputs)))
+    others = tuple((UNSURE,) * (site.rank(i) or 0) for i in range(1, len(site.inputs)))
     return Labels((first, *others), (output,) * len(site.outputs))
 
 

@@ -37,7 +37,10 @@ def crop_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
     found = _looked_up(site, values[0], values[2], None, 0, index_input=2)
     if found is None or found[0].spoiled:
         return found
-    return [replace(found[0], place=values[0].place or values[1].place)]
+    boxes = values[1]
+    if boxes.by_row and boxes.axis != values[2].axis:
+        return lost(site, Effect.UNKNOWN, "meets boxes that lie in another order")
+    return [replace(union([found[0], boxes], found[0].axis), place=values[0].place or boxes.place)]
 
 
 def _looked_up(
@@ -56,10 +59,16 @@ def _looked_up(
         return [replace(params, axis=axis)]
     if index.place is None:
         return lost(site, Effect.MIXES, "looks up among all rows by what a row holds")
-    # Made of the row's own place and of what it holds: its place picks its part of the dimension.
-    if index.count is not None and params.axis.outer == 1:
-        return lost(site, Effect.UNKNOWN, "looks up rows by an index that depends on their number")
+    if params.axis.outer != 1 or not _within(index, params.axis, component):
+        return lost(site, Effect.UNKNOWN, "looks up rows by an index that need not be their own")
     return [replace(union([params, index], axis), place=params.place, count=params.count)]
+
+
+def _within(index: Value, looked: Axis, component: int | None) -> bool:
+    """Whether an index of a row's place and of what it holds stays within the row."""
+    units = index.units if component is not None or len(index.units) == 1 else ()
+    at = component or 0
+    return at < len(units) and units[at] == looked.inner
 
 
 def _is_own(values: tensors.Array, rows: int, looked: Axis, index: Axis, component: int | None) -> bool:
@@ -96,8 +105,10 @@ def scatter_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
     own = site.values(place)
     if target is None or target.dim >= depth:
         return lost(site, Effect.UNKNOWN, "writes rows by an index that cannot be followed")
-    if own is None and index.place is None:
-        return lost(site, Effect.UNKNOWN, "writes rows by what they hold")
+    if own is None and (target.outer != 1 or not _within(index, target, target.dim)):
+        return lost(site, Effect.UNKNOWN, "writes rows by an index that need not be their own")
+    if updates.by_row and updates.axis != index.axis:
+        return lost(site, Effect.UNKNOWN, "writes rows that lie in another order")
     if own is not None and not all(
         _is_own(v, s, target, index.axis, target.dim) for v, s in zip(own, site.sizes, strict=True)
     ):

@@ -84,11 +84,12 @@ def unpack(site: Site) -> Labels | None:
 
 
 def pad(site: Site) -> Labels | None:
-    paddings = site.constant(1)
+    paddings = site.values(1)
     if paddings is None:
         return None
-    kept = tuple(None if np.any(pair) else d for d, pair in enumerate(paddings))
-    return one_input(site, kept, kept)
+    # What was put around the rows may be cut off again.
+    kept = tuple(UNSURE if np.any(pairs) else d for d, pairs in enumerate(zip(*paddings, strict=True)))
+    return one_input(site, kept, tuple(None if label == UNSURE else label for label in kept))
 
 
 def slices(site: Site) -> Labels | None:

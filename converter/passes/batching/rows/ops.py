@@ -18,7 +18,7 @@ _TABLE: tuple[tuple[labels.Rule, str], ...] = (
         NextAfter NotEqual OnesLike PlaceholderWithDefault Polygamma PopulationCount Pow PreventGradient
         Real RealDiv Reciprocal ReciprocalGrad Relu Relu6 Relu6Grad ReluGrad RightShift Rint Round Rsqrt
         RsqrtGrad SelectV2 Selu SeluGrad Sigmoid SigmoidGrad Sign Sin Sinh Snapshot Softplus SoftplusGrad
-        Softsign SoftsignGrad Sqrt SqrtGrad Square SquaredDifference StopGradient StringJoin Sub Tan Tanh
+        Softsign SoftsignGrad Sqrt SqrtGrad Square SquaredDifference StopGradient StringJoin Sub Substr Tan Tanh
         TanhGrad ToBool TruncateDiv TruncateMod Xdivy XlaReducePrecision XlaSharding Xlog1py Xlogy ZerosLike
         Zeta""",
     ),
@@ -27,7 +27,7 @@ _TABLE: tuple[tuple[labels.Rule, str], ...] = (
         """AsString Bitcast Bucketize DataFormatDimMap DecodeBase64 DecodePaddedRaw DecodeRaw EncodeBase64
         FakeQuantWithMinMaxArgs FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel RegexFullMatch RegexReplace
         StaticRegexFullMatch StaticRegexReplace StringLength StringLower StringStrip StringToHashBucket
-        StringToHashBucketFast StringToHashBucketStrong StringToNumber StringUpper Substr""",
+        StringToHashBucketFast StringToHashBucketStrong StringToNumber StringUpper""",
     ),
     (labels.reduction, "All Any ArgMax ArgMin EuclideanNorm Max Mean Min Prod ReduceJoin Sum"),
     (labels.along(labels.axes_input(1)), "Cumprod Cumsum CumulativeLogsumexp ReverseV2"),
@@ -35,17 +35,17 @@ _TABLE: tuple[tuple[labels.Rule, str], ...] = (
     (labels.along(labels.flagged_dims), "Reverse"),
     (
         labels.along(labels.last_dims(1)),
-        """ApproxTopK Cross FFT HSVToRGB IFFT IRFFT KthOrderStatistic LRN LogSoftmax NthElement RFFT RGBToHSV Softmax
+        """ApproxTopK FFT HSVToRGB IFFT IRFFT KthOrderStatistic LRN LogSoftmax NthElement RFFT RGBToHSV Softmax
         TopK TopKV2""",
     ),
     (labels.along(labels.last_dims(2)), "FFT2D IFFT2D IRFFT2D MatrixBandPart RFFT2D"),
     (labels.along(labels.last_dims(3)), "AdjustContrastv2 AdjustHue AdjustSaturation FFT3D IFFT3D IRFFT3D RFFT3D"),
-    (labels.leading(1), "MatrixDiag MatrixDiagV2 MatrixDiagV3 SoftmaxCrossEntropyWithLogits TridiagonalSolve"),
+    (labels.leading(1), "Cross MatrixDiag MatrixDiagV2 MatrixDiagV3 SoftmaxCrossEntropyWithLogits"),
     (
         labels.leading(2),
         """Cholesky LogMatrixDeterminant Lu MatrixDeterminant MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3
         MatrixExponential MatrixInverse MatrixLogarithm MatrixSetDiag MatrixSetDiagV2 MatrixSetDiagV3 MatrixSolve
-        MatrixSquareRoot MatrixTriangularSolve Qr SelfAdjointEigV2 Svd""",
+        MatrixSquareRoot MatrixTriangularSolve Qr SelfAdjointEigV2 Svd TridiagonalSolve""",
     ),
     (labels.rowwise(0), "Multinomial StatelessMultinomial"),
     (

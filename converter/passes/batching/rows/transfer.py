@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from converter.passes.batching.rows.labels import PART, UNSURE, Label, Labels
 from converter.passes.batching.rows.ops import fold_of, labels_of
 from converter.passes.batching.rows.site import Site, growing_axis
+from converter.passes.batching.rows.units import units_of
 from converter.passes.batching.rows.values import Axis, Cause, Effect, Value, is_mixed, spoiled, union, worst
 
 # Inputs that say how large or where, and are no part of what comes out.
@@ -37,6 +40,14 @@ _SIZES_ONLY = {"Reshape", "Fill", "BroadcastTo", "Tile", "RandomUniform", "Rando
 _SIZES_ONLY |= {"Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput"}
 
 
+_COMPARISONS = {"Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "Maximum", "Minimum", "NotEqual"}
+# Of what these make of the number of rows, two numbers tell enough.
+_EXACT = {
+    *("Add", "AddN", "AddV2", "BroadcastTo", "Cast", "ConcatV2", "Div", "ExpandDims", "Fill", "FloorDiv", "Gather"),
+    *("GatherNd", "GatherV2", "Identity", "Mul", "Neg", "Pack", "Prod", "Range", "RealDiv", "Reshape", "Slice"),
+    *("Split", "SplitV", "Squeeze", "StridedSlice", "Sub", "Sum", "Tile", "Transpose", "TruncateDiv", "Unpack"),
+}
+_PARTS = {"Slice", "StridedSlice"}
 _BY_INDEX = {"Gather", "GatherV2", "GatherNd"}
 
 
@@ -44,13 +55,18 @@ def transfer(site: Site, values: Sequence[Value]) -> list[Value]:
     """The values of a node's outputs, for a node that calls nothing."""
     settings = {i % len(values) for i in _SETTINGS.get(site.node.op, ()) if values}
     data = [v for i, v in enumerate(values) if i not in settings]
-    return [_checked(site, i, v) for i, v in enumerate(_transferred(site, values, data, settings))]
+    steady = _is_steady(site, values)
+    found = [_checked(site, i, v, steady) for i, v in enumerate(_transferred(site, values, data, settings))]
+    units = units_of(site, values) if any(v.place for v in found) else ()
+    return [replace(v, units=units) for v in found]
 
 
 def _transferred(site: Site, values: Sequence[Value], data: Sequence[Value], settings: set[int]) -> list[Value]:
     count = len(site.outputs)
     bad = worst(v.spoiled for v in data)
-    if bad is not None and site.node.op in _BY_INDEX and values[0].rows and not values[0].spoiled and _many(site):
+    picked = site.node.op in _BY_INDEX and bad is not None and bad is values[1].spoiled and values[0].rows
+    # Rows that were put in another order may be put back into theirs.
+    if picked and (values[0].spoiled is None or values[0].spoiled.effect is Effect.UNKNOWN) and _many(site):
         return [spoiled(site.cause(Effect.UNKNOWN, f"picks rows by what cannot be followed: {bad}"))] * count
     if bad is not None:
         known = fold_of(site.node.op) is not None or labels_of(site) is not None
@@ -114,8 +130,25 @@ def _labelled(site: Site, labels: Labels, values: Sequence[Value], settings: set
     if bad is not None:
         return [spoiled(bad)] * len(site.outputs)
     made = union(data, None)
+    counts += [_set_by_number(site, i, values) for i in sorted(settings)]
     made = replace(made, count=made.count or next((c for c in counts if c), None))
     return [replace(made, axis=_axis(output, along)) for output in labels.outputs]
+
+
+def _set_by_number(site: Site, index: int, values: Sequence[Value]) -> Cause | None:
+    """Why a setting makes the output depend on the number of rows: it says more than that all of them are meant."""
+    count, axis = values[index].count, values[0].axis
+    if count is None or site.node.op in _SIZES_ONLY:
+        return None
+    known = site.values(index)
+    if known is None:
+        return site.cause(Effect.UNKNOWN, f"may have a size or a place that depends on the number of rows: {count}")
+    if known[0].shape != known[1].shape:
+        return count
+    differ = np.flatnonzero(np.any(np.atleast_2d(known[0] != known[1]), axis=0))
+    behind = site.int_attr("ellipsis_mask") | site.int_attr("new_axis_mask")
+    rows = {axis.dim} if axis is not None and site.node.op in _PARTS and not behind & (1 << axis.dim) - 1 else set()
+    return count if set(differ.tolist()) - rows else None
 
 
 def _consumed(site: Site, index: int, label: Label, axis: Axis) -> Cause:
@@ -148,7 +181,7 @@ def _axis(output: Sequence[Label], along: dict[Label, list[Value]]) -> Axis | No
     return None if value.axis is None else replace(value.axis, dim=dim)
 
 
-def _checked(site: Site, index: int, value: Value) -> Value:
+def _checked(site: Site, index: int, value: Value, steady: bool) -> Value:
     """Holds what a rule says against the sizes that inference knows."""
     if value.spoiled is not None or value.turn or site.lists:
         return value
@@ -162,10 +195,29 @@ def _checked(site: Site, index: int, value: Value) -> Value:
         if value.rows:
             return spoiled(site.cause(Effect.UNKNOWN, "gives a shape in which the rows cannot be found"))
         value = replace(value, axis=growing_axis(known))
-        if value.axis is not None and not value.varies and site.node.op in ("Slice", "StridedSlice"):
-            value = replace(value, place=site.cause(Effect.PLACES, "gives every row what stands at its place"))
-    if (value.count or value.place) and not value.rows:
+        if value.axis is not None and not value.by_row and site.node.op in _PARTS:
+            place = site.cause(Effect.PLACES, "gives every row what stands at its place")
+            value = replace(value, count=None, place=place)
+    if (value.count or value.place) and not value.rows and steady:
         values = site.output_values(index)
         if values is not None and values[0].shape == values[1].shape and (values[0] == values[1]).all():
             return replace(value, count=None, place=None)
     return value
+
+
+def _is_steady(site: Site, values: Sequence[Value]) -> bool:
+    """Whether what a node gives for two numbers of rows it gives for all that are not greater."""
+    if not any(v.count or v.place for v in values):
+        return True
+    if any(v.count and site.constant(i) is not None for i, v in enumerate(values)):
+        return False  # it was not steady before
+    if site.node.op not in _COMPARISONS:
+        return site.node.op in _EXACT
+    known = [site.values(i) for i in range(2)]
+    if known[0] is None or known[1] is None or any(each[0].shape != each[1].shape for each in known if each):
+        return False
+    first, second = (a.astype(np.float64) - b.astype(np.float64) for a, b in zip(*known, strict=True))
+    alone = first - (second - first) / (site.sizes[1] - site.sizes[0]) * (site.sizes[0] - 1)
+    if site.node.op in ("Maximum", "Minimum"):
+        return bool(np.all(alone * second >= 0))
+    return bool(np.all(np.sign(alone) == np.sign(first)) and np.all(np.sign(first) == np.sign(second)))

@@ -62,6 +62,8 @@ class Value:
       axis: where its rows lie; None if it has no dimension that grows with the batch.
       rows: made of the request's rows, each of its own.
       turn: the body of a loop over the rows, if it is made of the row of that loop's turn; it has no axis then.
+      units: of indices made of a row's own place, how many of them a row has: such an index is the row times that, and
+        less than that besides. One for each component, if the last dimension is one of several indices.
       place, count, spoiled: why its values depend on a row's place; on the number of rows; or why they are lost, be it
         that rows are mixed or that there is no telling.
     """
@@ -69,6 +71,7 @@ class Value:
     axis: Axis | None = None
     rows: bool = False
     turn: str = ""
+    units: tuple[int | None, ...] = ()
     place: Cause | None = None
     count: Cause | None = None
     spoiled: Cause | None = None

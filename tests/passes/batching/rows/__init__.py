@@ -1,0 +1,1 @@
+"""Tests of converter/passes/batching/rows."""
