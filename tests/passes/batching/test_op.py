@@ -3,7 +3,7 @@
 import pytest
 
 from converter.errors import ConversionError
-from converter.graph.model import FunctionDef, NodeDef
+from converter.graph.protos import FunctionDef, NodeDef
 from converter.options.parse import BatchOptions
 from converter.passes.batching.op import (
     argument_order,
