@@ -132,7 +132,8 @@ def draw_batching(
     found = []
     for name in names:
         allowed = draw(st.sampled_from(((4,), (8,), (2, 4), (3, 8), (2,), (1, 3), ())))
-        threads = draw(st.sampled_from((1, 2, 0)))
+        # Threads of its own poll for as long as the process lives; 0 shares those of the adaptive scheduler.
+        threads = draw(st.sampled_from((0, 0, 0, 1)))
         splitting = allowed[-1:] in ((2,), (3,)) or threads == 0 or draw(st.booleans())
         found.append(Batching(name, allowed, threads, draw(st.sampled_from((1000, 0))), splitting))
     return tuple(found)
