@@ -96,9 +96,9 @@ def make(megabytes: int, tensor_megabytes: int, prefix: str) -> None:
 
 
 def recast(source: Path, target: Path, keys: list[str]) -> None:
-    from converter.checkpoint import recast as checkpoint
+    from converter.checkpoint.recast import recast
 
-    checkpoint.recast(source, target, keys)
+    recast(source, target, keys)
 
 
 def with_ops(source: Path, target: Path, keys: list[str]) -> None:
@@ -122,10 +122,10 @@ def measure(method: Callable[[Path, Path, list[str]], None], source: Path, targe
     """Prints seconds, CPU seconds and megabytes of one call."""
     import tensorflow as tf
 
-    from converter.checkpoint import recast as checkpoint
+    from converter.checkpoint.read import list_tensors
 
     tf.cast(tf.constant([1.0]), tf.bfloat16)  # starts TensorFlow's runtime
-    keys = list(checkpoint.list_tensors(source))
+    keys = list(list_tensors(source))
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far, that of importing
     before = memory("VmRSS")
     start, cpu = time.perf_counter(), time.process_time()

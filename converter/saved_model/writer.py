@@ -7,8 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from converter.checkpoint import recast as checkpoint
-from converter.checkpoint.recast import Progress
+from converter.checkpoint.recast import Progress, recast
 from converter.errors import OutputError
 from converter.graph.model import VARIABLES_PREFIX, Model
 from converter.saved_model.reader import FINGERPRINT_FILE, SAVED_MODEL_FILE
@@ -86,14 +85,14 @@ def _stage(model: Model, staging: Path, unchanged: bool, progress: Progress | No
                 "hold. Keep large constants in variables and export the model again."
             )
         (staging / SAVED_MODEL_FILE).write_bytes(model.saved_model.SerializeToString(deterministic=True))
-    recast = bool(model.recasts)
+    recasting = bool(model.recasts)
     for source in sorted(model.path.iterdir()):
         # A fingerprint is of the files it was made for; the loaders do without one.
         if source.name == SAVED_MODEL_FILE or (source.name == FINGERPRINT_FILE and not unchanged):
             continue
-        _copy(source, staging / source.name, skip_checkpoint=recast and source.name == VARIABLES_PREFIX.parent.name)
-    if recast:
-        checkpoint.recast(model.path / VARIABLES_PREFIX, staging / VARIABLES_PREFIX, model.recasts, progress=progress)
+        _copy(source, staging / source.name, skip_checkpoint=recasting and source.name == VARIABLES_PREFIX.parent.name)
+    if recasting:
+        recast(model.path / VARIABLES_PREFIX, staging / VARIABLES_PREFIX, model.recasts, progress=progress)
 
 
 def _copy(source: Path, target: Path, skip_checkpoint: bool) -> None:

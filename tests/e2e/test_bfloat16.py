@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
 from converter import ConversionError, ConversionReport, convert, write_cpu_twin
-from converter.checkpoint.recast import list_tensors
+from converter.checkpoint.read import list_tensors
 from converter.graph.model import Model
 from converter.graph.protos import NodeDef
 from converter.saved_model.reader import VARIABLES_PREFIX, read_model

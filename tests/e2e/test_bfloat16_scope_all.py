@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from converter import convert, write_cpu_twin
-from converter.checkpoint.recast import list_tensors
+from converter.checkpoint.read import list_tensors
 from converter.saved_model.reader import VARIABLES_PREFIX
 from tests.oracle import LOADERS, relative_error, run_saved_model
 

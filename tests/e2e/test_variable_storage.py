@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from converter.analysis.variables.index import find_variables
-from converter.checkpoint import recast
+from converter.checkpoint.read import list_tensors
 from converter.graph.invariants import verify_structure
 from converter.options.parse import parse_options
 from converter.passes.bfloat16.storage import store_as_bfloat16
@@ -52,7 +52,7 @@ def test_all_variables_as_bfloat16(name: str, testdata: Testdata, tmp_path: Path
             with open_model(directory, "v1") as loaded:
                 assert_same(answers(name, loaded), expected)
 
-    before, after = (recast.list_tensors(d / VARIABLES_PREFIX) for d in (testdata(name), converted))
+    before, after = (list_tensors(d / VARIABLES_PREFIX) for d in (testdata(name), converted))
     for key, tensor in before.items():
         halved = tensor.dtype == tf.float32
         assert (after[key].dtype, after[key].size_bytes) == (

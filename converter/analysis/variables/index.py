@@ -10,7 +10,7 @@ import numpy as np
 from converter.analysis.variables.flow import HANDLE_OP, OBJECT, Consumer, ResourceFlow, Slot, object_slot
 from converter.analysis.variables.restoring import before_identities, restored_tensors
 from converter.analysis.variables.uses import Served, UseKind, VariableUse, use_kind, value_attr
-from converter.checkpoint import recast
+from converter.checkpoint.read import OBJECT_GRAPH_KEY, StoredTensor, checkpoint_key_of_variables, list_tensors
 from converter.graph import edit, tensors
 from converter.graph.disjoint_sets import Classes
 from converter.graph.model import MAIN_GRAPH, VARIABLES_PREFIX, Model
@@ -69,7 +69,7 @@ class VariableIndex:
         nodes = model.object_graph.nodes
         self._saved = {i: n.variable for i, n in enumerate(nodes) if n.WhichOneof("kind") == "variable"}
         self._handles = {n.name: n for n in model.graph_def.node if n.op == HANDLE_OP}
-        self._tensors: dict[str, recast.TensorInfo] = {}
+        self._tensors: dict[str, StoredTensor] = {}
         self._keys = self._checkpoint_keys()
         self._groups = self._identities()
         self._together = self._storage_classes()
@@ -159,9 +159,9 @@ class VariableIndex:
         keys: dict[Slot, str] = {}
         prefix = self._model.path / VARIABLES_PREFIX
         if prefix.with_suffix(".index").is_file():
-            self._tensors = recast.list_tensors(prefix)
-        if self._saved and recast.OBJECT_GRAPH_KEY in self._tensors:
-            for node_id, key in recast.checkpoint_key_of_variables(prefix).items():
+            self._tensors = list_tensors(prefix)
+        if self._saved and OBJECT_GRAPH_KEY in self._tensors:
+            for node_id, key in checkpoint_key_of_variables(prefix).items():
                 if node_id in self._saved and self._may_hold(key):
                     keys[object_slot(node_id)] = key
         for scope in self._model.scopes():
