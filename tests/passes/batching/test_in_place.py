@@ -286,3 +286,47 @@ def test_outputs_are_called_what_the_signature_calls_them() -> None:
         run(text.replace("RESULTS", "x, s:output:0"))
     with pytest.raises(ConversionError, match=r'Output "first" of shape \[3\] has 3 rows in a batch of 4'):
         run(text.replace("RESULTS", "s:output:0, x"))
+
+
+def test_violations_are_allowed_only_if_asked() -> None:
+    assert not PASS.allow_violations
+    total = "a = Const() {dtype: int32, value: int32([0])}; s = Sum(x, a:output:0) {T: float32, Tidx: int32}"
+    body = serve(f"core = TPUOrdinalSelector(); {TPU.format('', '')}", "t:output:0, ^t")
+    text = MAIN.replace("{ return x }", f"{{ {total}; return s:output:0 }}") + body
+    with pytest.raises(ConversionError, match=r"has 3 rows in a batch of 4"):
+        PASS.apply(parse_model(text))
+
+
+@pytest.mark.parametrize(("threads", "warned"), [(None, True), (0, True), (2, False)])
+def test_a_new_op_without_threads_always_splits_and_that_is_said(threads: int | None, warned: bool) -> None:
+    body = serve(f"core = TPUOrdinalSelector(); {TPU.format('', '')}", "t:output:0, ^t")
+    options = BatchOptions(max_batch_size=8, num_batch_threads=threads, enable_large_batch_splitting=False)
+    _, result = run(MAIN + body, options)
+    assert ["adaptive scheduler always splits" in w for w in result.warnings] == [True] * warned
+
+
+def test_a_shape_that_is_recorded_goes_before_what_feeds_the_call() -> None:
+    types = "Tin: [float32, float32], Tout: [float32]"
+    text = f"""
+    main {{
+      x = Placeholder() {{dtype: float32, shape: <?,?>}}
+      core = TPUOrdinalSelector()
+      t = TPUPartitionedCall(x, x, core) {{{types}, f: @F}}
+    }}
+    @F(x: float32 {SHAPE}, unrecorded: float32) -> (y: float32) {{ return x }}
+    """
+    _, result = run(text)
+    assert ['Input "unrecorded"' in w for w in result.warnings] == [True], result.warnings
+
+
+@pytest.mark.parametrize(("allowed", "largest"), [((2, 4), 4), ((), 8)])
+def test_requests_that_fill_the_largest_batch_are_checked_for_it_alone(allowed: tuple[int, ...], largest: int) -> None:
+    """Twelve values make rows of three for as many rows as the request always has, and for no other number."""
+    target = f"s = Const() {{dtype: int32, value: int32([{largest}, 3])}}"
+    reshape = "r = Reshape(x, s:output:0) {T: float32, Tshape: int32}"
+    body = serve(f"core = TPUOrdinalSelector(); {TPU.format('', '')}", "t:output:0, ^t")
+    text = MAIN.replace("{ return x }", f"{{ {target}; {reshape}; return r:output:0 }}") + body
+    _, result = run(
+        text.replace("<?,3>", f"<{largest},3>"), BatchOptions(max_batch_size=8, allowed_batch_sizes=allowed)
+    )
+    assert [f"requests of exactly {largest} rows" in w for w in result.warnings] == [True]

@@ -79,6 +79,7 @@ def test_the_batch_dimension_of_the_requests_tensors_is_freed_and_no_other() -> 
     shapes = "a: float32 {{_output_shapes: [<{}>]}}, b: float32, c: float32 {{_output_shapes: [<4,5>]}}"
     function = function_of(shapes.format("1,3"), "[_input_shapes: [<1,3>, <1>, <4,5>]]")
     free_batch_dimension(function, 2)
+    assert function.attr["_input_shapes"].list.shape[1].dim[0].size == -1
     after = function_of(shapes.format("?,3"), "[_input_shapes: [<?,3>, <?>, <4,5>]]")
     assert render_function(function, ("_output_shapes",)) == render_function(after, ("_output_shapes",))
 
@@ -136,6 +137,10 @@ def test_shapes_that_the_call_records_are_kept() -> None:
     target = Target("f", "function", "f", (0,), BatchOptions(max_batch_size=8))
     node = batch_node("b", call, model.functions["f"], target, "queue")
     assert node.attr["_output_shapes"] == call.attr["_output_shapes"]
+    del call.attr["_output_shapes"]
+    node = batch_node("b", call, model.functions["f"], target, "queue")
+    assert "_output_shapes" not in node.attr
+    assert "_output_shapes" not in call.attr
 
 
 def test_present_values_are_the_ops_defaults_where_nothing_is_written() -> None:
@@ -158,6 +163,12 @@ def test_present_values_are_the_ops_defaults_where_nothing_is_written() -> None:
         "enable_large_batch_splitting": True,
         "max_batch_size": 8,
     }
+
+
+def test_an_update_writes_sizes_as_lists() -> None:
+    each = update(REQUIRED, BatchOptions(max_batch_size=8, allowed_batch_sizes=(4, 8), num_batch_threads=1))
+    said = update_node(each)
+    assert said == ["allowed_batch_sizes [] -> [4, 8]", "enable_large_batch_splitting False -> True"]
 
 
 def test_an_update_says_what_changed_and_writes_no_default() -> None:
@@ -207,5 +218,6 @@ def test_padding_of_sizes_that_follow_each_other() -> None:
         ("1-2", 2, 0.5),
         ("3", 3, 0.0),
     ]
+    assert padding_table((3,), 3) == [{"rows": "1-3", "padded_to": 3, "waste": 0.667}]
     assert padding_table((2, 3), 4)[-1] == {"rows": "4", "padded_to": None, "waste": None}
     assert padding_table((), 1) == [{"rows": "1", "padded_to": "the same", "waste": 0.0}]

@@ -217,7 +217,10 @@ def test_what_a_batch_runs_needs_no_batch_of_its_own() -> None:
     assert found(MAIN + calling("outer", "stub") + stub, (*DEFAULT, *named("outer"))) == (
         [("outer", "function", "outer")], [], [],
     )  # fmt: skip
-    assert found(MAIN + on_tpu("outer") + LEAF, (*DEFAULT, *named("outer")))[0] == [("outer", "function", "outer")]
+    alone = on_tpu("outer") + LEAF, (*DEFAULT, *named("outer"))
+    assert found(MAIN + alone[0], alone[1]) == ([("outer", "function", "outer")], [], [])
+    # The same where no signature needs it, and Python calls it.
+    assert found("object outer = function @outer\n" + alone[0], alone[1]) == ([("outer", "function", "outer")], [], [])
 
 
 SECOND = MAIN.replace("main {", f"main {{\n  two = StatefulPartitionedCall(x) {{{TYPES}, f: @second}}").replace(
