@@ -69,7 +69,7 @@ def _transferred(site: Site, values: Sequence[Value], data: Sequence[Value], set
     if picked and (values[0].spoiled is None or values[0].spoiled.effect is Effect.UNKNOWN) and _many(site):
         return [spoiled(site.cause(Effect.UNKNOWN, f"picks rows by what cannot be followed: {bad}"))] * count
     if bad is not None:
-        known = fold_of(site.node.op) is not None or labels_of(site) is not None
+        known = bad.effect is Effect.UNKNOWN or fold_of(site.node.op) is not None or labels_of(site) is not None
         lost = bad if known else site.cause(Effect.UNKNOWN, f"is an op that the converter cannot follow, behind {bad}")
         return [spoiled(lost)] * count
     set_by = [values[i] for i in sorted(settings)]
