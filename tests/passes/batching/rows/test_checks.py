@@ -12,10 +12,10 @@ from converter.options.parse import BatchOptions, FunctionKind, FunctionRef
 from converter.passes.batching.batch import Batch
 from converter.passes.batching.checks import Findings, check_components
 from converter.passes.batching.rows.report import RowReport, _two_sizes, check_rows
-from converter.passes.pass_result import PassResult
-from converter.reports.conversion import ConversionReport, PassReport
+from converter.passes.pass_result import PassReport, PassResult
+from converter.reports.conversion import ConversionReport
 from tests.harness import parse_model
-from tests.test_batching_rules import argument, component
+from tests.passes.batching.test_rules import argument, component
 
 MEAN = """a = Const() {dtype: int32, value: int32(0)}
   m = Mean(x, a:output:0) {T: float32, Tidx: int32, keep_dims: true}
