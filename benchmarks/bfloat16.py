@@ -134,7 +134,7 @@ def measure(name: str, epochs: int, filterlist: list[str], directory: Path) -> s
     expected, found = answers(source, test), answers(twin, test)
     round_weights(model)
     rounded = np.asarray(model(test, training=False))
-    details = next(p.result.details for p in report.passes if p.name == "bfloat16")
+    details = next(p.result.details.to_json() for p in report.passes if p.name == "bfloat16")
     accuracies = [100.0 * float((y.argmax(-1) == test_digits).mean()) for y in (expected, found)]
     ratio = details["variable_bytes_after"] / details["variable_bytes_before"]
     return (

@@ -14,7 +14,7 @@ from converter.options.parse import ConverterOptions
 from converter.passes.batching.batch import Batch
 from converter.passes.bfloat16.convert import BFloat16
 from converter.passes.io_shape.reshape import IoShape
-from converter.passes.pass_result import Pass, PassReport
+from converter.passes.pass_result import AnyPass, PassReport
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 
 
@@ -26,7 +26,7 @@ class Permissions:
     batching_violations: bool = False
 
 
-def build_passes(options: ConverterOptions, permissions: Permissions) -> list[Pass]:
+def build_passes(options: ConverterOptions, permissions: Permissions) -> list[AnyPass]:
     """The passes that these options ask for, in the order in which they must run.
 
     Raises:
@@ -42,7 +42,7 @@ def build_passes(options: ConverterOptions, permissions: Permissions) -> list[Pa
             "xla_sharding_options say how the functions in tpu_functions are split over cores, but there are no "
             "tpu_functions. Name the functions, or remove xla_sharding_options."
         )
-    passes: list[Pass] = []
+    passes: list[AnyPass] = []
     if options.tpu_functions:
         passes.append(PlaceOnTpu(options.tpu_functions, options.xla_sharding, permissions.incompatible))
     if options.batch_options:
@@ -58,7 +58,7 @@ def build_passes(options: ConverterOptions, permissions: Permissions) -> list[Pa
 
 
 def run_passes(
-    model: Model, passes: Sequence[Pass], after_each: Callable[[Model], None] | None = None
+    model: Model, passes: Sequence[AnyPass], after_each: Callable[[Model], None] | None = None
 ) -> list[PassReport]:
     """Runs `passes` in order; `after_each` hangs between them (the tests verify the model there).
 

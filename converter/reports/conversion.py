@@ -65,39 +65,9 @@ class ConversionReport:
         return "\n".join(lines)
 
     def summary(self) -> list[str]:
-        """What batching and the optimizations did, in a few lines for people; all of it is in `to_json`."""
+        """What the passes did, in a few lines for people; all of it is in `to_json`."""
         lines = [] if self.changed else self._nothing_to_do()
-        for details in (p.result.details for p in self.passes):
-            for other, named in details.get("same_signatures", {}).items():
-                lines.append(f"Also on the TPU: signature {other}, which is the same function as {named}")
-            for batched in details.get("batched", ()):
-                padding = ", ".join(f"{row['rows']} -> {row['padded_to']}" for row in batched["padding"])
-                lines.append(f"Batched: {batched['name']}" + (f" (rows padded {padding})" if padding else ""))
-            lines += [f"Not batched: {name}: {reason}" for name, reason in details.get("not_batched", {}).items()]
-            lines += [
-                f"Cannot tell whether rows of a batch influence each other in {name}: {why}"
-                for name, why in details.get("rows_unclear", {}).items()
-            ]
-            if "variable_bytes_before" in details:
-                lines.append(
-                    f"bfloat16: variables {details['variable_bytes_before']:,} -> {details['variable_bytes_after']:,} "
-                    f"bytes, {sum(details['converted_ops'].values())} ops converted, {details['casts']} casts"
-                )
-                kept = [
-                    f"{count} {op} ({reason})"
-                    for op, reasons in details["kept_ops"].items()
-                    for reason, count in reasons.items()
-                ]
-                lines += [f"Kept float32: {', '.join(kept)}"] if kept else []
-            for row in details.get("crossing", ()):
-                if row["shape"] != row["crosses_as"]:
-                    before, after = row["bytes_before"], row["bytes_after"]
-                    gain = f"{before:,} -> {after:,} bytes" if after < before else "copied instead of transposed"
-                    lines.append(
-                        f"{row['tpu_function']}: {row['tensor']} {row['dtype']}{row['shape']} crosses as "
-                        f"{row['crosses_as']}, {gain} for {_rows(row['batch_size'])}"
-                    )
-        return lines
+        return lines + [line for p in self.passes for line in p.result.details.lines()]
 
     def _nothing_to_do(self) -> list[str]:
         """Why a conversion has changed nothing: each reason once, with what it holds for."""
@@ -115,9 +85,7 @@ class ConversionReport:
         return {
             "cost": {"total": self.cost.total, "cpu": self.cost.cpu, "tpu": dict(self.cost.tpu)},
             "breakdown": self._breakdown(),
-            "passes": [
-                {"name": p.name, "seconds": round(p.seconds, 6), **dataclasses.asdict(p.result)} for p in self.passes
-            ],
+            "passes": [_pass_json(p) for p in self.passes],
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "input_bytes": self.input_bytes,
@@ -142,6 +110,18 @@ class ConversionReport:
         return rows
 
 
+def _pass_json(report: PassReport) -> Json:
+    result = report.result
+    return {
+        "name": report.name,
+        "seconds": round(report.seconds, 6),
+        "changes": [dataclasses.asdict(c) for c in result.changes],
+        "skips": [dataclasses.asdict(s) for s in result.skips],
+        "warnings": list(result.warnings),
+        "details": result.details.to_json(),
+    }
+
+
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole if whole else 0:.2f}"
 
@@ -149,10 +129,6 @@ def _percent(part: int, whole: int) -> str:
 def _row(percent: str, cost: str, name: str) -> str:
     # Two blanks at least, also behind a cost wider than its column.
     return f"{percent:<{_PERCENT_WIDTH}}{cost + '  ':<{_COST_WIDTH}}{name}"
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _listed(names: list[str]) -> str:

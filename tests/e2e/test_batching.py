@@ -163,8 +163,8 @@ def test_tpu_calls_that_were_in_the_model_are_batched_in_place_and_share_a_queue
     call_the_tpu_in_place(tmp_path / "first")
     options = f"batch_options {{ {OPTIONS} }} disable_default_optimizations: true"
     batched, report = twin(tmp_path / "first", tmp_path, options)
-    assert {b["what"] for b in report.passes[0].result.details["batched"]} == {"TPU call"}
-    queues = {b["queue"] for b in report.passes[0].result.details["batched"]}
+    assert {b["what"] for b in report.passes[0].result.details.to_json()["batched"]} == {"TPU call"}
+    queues = {b["queue"] for b in report.passes[0].result.details.to_json()["batched"]}
     assert len(queues) == 1
     check_concurrent(counted, batched, loader)
     two = "batch_options { num_batch_threads: 2 max_batch_size: 2 batch_timeout_micros: 60000000 }"
@@ -184,7 +184,7 @@ def test_an_update_adds_batching_to_the_tpu_functions_that_lack_it(
     convert(source, tmp_path / "one", f"{model.options_for(source)} {one} disable_default_optimizations: true")
     update = f"batch_options {{ {OPTIONS} }} disable_default_optimizations: true"
     batched, report = twin(tmp_path / "one", tmp_path, update)
-    details = report.passes[0].result.details["batched"]
+    details = report.passes[0].result.details.to_json()["batched"]
     assert {(b["name"], b["what"]) for b in details} == {("tpu_func_1", "batching op"), ("tpu_func_2", "TPU function")}
     assert all(b["options"]["allowed_batch_sizes"] == list(ALLOWED) for b in details)
     given = [model.make_inputs("serving_default", rows) for rows in row_counts()]

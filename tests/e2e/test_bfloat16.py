@@ -33,7 +33,7 @@ def convert_and_twin(name: str, source: Path, work: Path, extra: str = "") -> Co
 
 
 def details(report: ConversionReport) -> dict[str, object]:
-    return next(p.result.details for p in report.passes if p.name == "bfloat16")
+    return next(p.result.details.to_json() for p in report.passes if p.name == "bfloat16")
 
 
 def nodes(model_dir: Path, op: str) -> list[NodeDef]:

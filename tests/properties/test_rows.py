@@ -28,7 +28,9 @@ def check_rows(trial: Trial, data: st.DataObject) -> None:
     for bfloat16 in (False, trial.spec.exact):
         drawn = data.draw(options(trial.model, batched=True, bfloat16=bfloat16))
         twin, report = trial.convert(drawn)
-        assert any(r.result.details.get("batched") for r in report.passes) or drawn.batching[0].component is None
+        assert (
+            any(r.result.details.to_json().get("batched") for r in report.passes) or drawn.batching[0].component is None
+        )
         for loader in LOADERS:
             found = trial.answers(twin, loader, PROBES)
             assert_rows(trial.spec, found, expected[loader], PROBES, f"{loader}, one after the other")

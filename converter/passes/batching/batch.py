@@ -26,7 +26,7 @@ from converter.passes.batching.op import (
     updated_values,
 )
 from converter.passes.batching.plan import Plan, Target, Update, batched_within, make_plan, ordinal_producer
-from converter.passes.pass_result import Json, PassResult
+from converter.passes.pass_result import Json, PassResult, RawDetails
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Batch:
     def apply(self, model: Model) -> PassResult:
         plan = make_plan(model, self.options)
         result = PassResult(skips=list(plan.skips))
-        self._check_shapes(model, plan, result)
+        unclear = self._check_shapes(model, plan, result)
         batched: list[Json] = []
         shared: dict[int, str] = {}
         for target in plan.targets:
@@ -75,11 +75,10 @@ class Batch:
         if around:
             calls.drop_jit_compile(model, around)
             calls.make_callers_stateful(model, around)
-        result.details["batched"] = batched
-        result.details["not_batched"] = {s.where: s.reason for s in plan.skips}
+        result.details = _raw_details(unclear, batched, {s.where: s.reason for s in plan.skips})
         return result
 
-    def _check_shapes(self, model: Model, plan: Plan, result: PassResult) -> None:
+    def _check_shapes(self, model: Model, plan: Plan, result: PassResult) -> dict[str, str]:
         components = [(t.name, _target_component(model, t)) for t in plan.targets]
         components += [(u.name, _update_component(model, u)) for u in plan.updates]
         findings = check_components(model, components)
@@ -88,7 +87,6 @@ class Batch:
         result.warnings += [*findings.certain, *findings.possible]
         for name, why in findings.unclear.items():
             result.skipped(name, f"cannot tell whether rows of a batch influence each other: {why}")
-        result.details["rows_unclear"] = findings.unclear
         threads = [(t.name, t.options, t.options.num_batch_threads or 0) for t in plan.targets]
         threads += [(u.name, u.options, updated_values(u)["num_batch_threads"]) for u in plan.updates]
         for name, options, number in threads:
@@ -97,6 +95,7 @@ class Batch:
                     f'Batching "{name}": disable_large_batch_splitting has no effect with num_batch_threads: 0, '
                     "because the runtime's adaptive scheduler always splits. Set num_batch_threads."
                 )
+        return findings.unclear
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------
@@ -230,6 +229,18 @@ def _remove_if_unused(scope: Scope, name: str) -> None:
 
 
 # --- report -----------------------------------------------------------------------------------------------------
+
+
+def _raw_details(unclear: dict[str, str], batched: list[Json], not_batched: dict[str, str]) -> RawDetails:
+    lines = []
+    for row in batched:
+        padding = ", ".join(f"{entry['rows']} -> {entry['padded_to']}" for entry in row["padding"])
+        lines.append(f"Batched: {row['name']}" + (f" (rows padded {padding})" if padding else ""))
+    lines += [f"Not batched: {name}: {reason}" for name, reason in not_batched.items()]
+    lines += [
+        f"Cannot tell whether rows of a batch influence each other in {name}: {why}" for name, why in unclear.items()
+    ]
+    return RawDetails({"rows_unclear": unclear, "batched": batched, "not_batched": not_batched}, tuple(lines))
 
 
 def _details(model: Model, name: str, what: str, node: NodeDef) -> Json:

@@ -22,7 +22,7 @@ from converter.passes.bfloat16.rewrite import Rewritten, rewrite
 from converter.passes.bfloat16.storage import store_as_bfloat16
 from converter.passes.bfloat16.type_graph import TypeGraph
 from converter.passes.bfloat16.variables import VariableChoice, find_candidates, reads, warnings_of_cpu_readers
-from converter.passes.pass_result import PassResult
+from converter.passes.pass_result import PassResult, RawDetails
 
 _GRADIENT_ATTR = "_gradient_op_type"
 
@@ -79,7 +79,7 @@ class BFloat16:
         _report(region, choice, stored, rewritten, result)
         if result.changes:
             _mark(model, region)
-        result.details.update(_details(variables, choice, stored, rewritten))
+        result.details = _details(variables, choice, stored, rewritten)
         return result
 
 
@@ -117,16 +117,25 @@ def _report(
 
 def _details(
     variables: Sequence[Variable], choice: VariableChoice, stored: Sequence[Variable], rewritten: Rewritten
-) -> dict[str, object]:
+) -> RawDetails:
     names = {v.name for v in stored}
     saved = [v for v in variables if v.checkpoint_key is not None]
     before = sum(v.size_bytes for v in saved)
-    return {
+    after = before - sum(v.size_bytes // 2 for v in saved if v.name in names)
+    kept_ops = {op: dict(sorted(kept.items())) for op, kept in sorted(rewritten.kept.items())}
+    values: dict[str, object] = {
         "converted_ops": dict(sorted(rewritten.converted.items())),
-        "kept_ops": {op: dict(sorted(kept.items())) for op, kept in sorted(rewritten.kept.items())},
+        "kept_ops": kept_ops,
         "casts": rewritten.casts,
         "variable_bytes_before": before,
-        "variable_bytes_after": before - sum(v.size_bytes // 2 for v in saved if v.name in names),
+        "variable_bytes_after": after,
         "variables_bfloat16": len(stored),
         "variables_float32": list(choice.reportable),
     }
+    lines = [
+        f"bfloat16: variables {before:,} -> {after:,} bytes, {sum(rewritten.converted.values())} ops converted, "
+        f"{rewritten.casts} casts"
+    ]
+    kept = [f"{count} {op} ({reason})" for op, reasons in kept_ops.items() for reason, count in reasons.items()]
+    lines += [f"Kept float32: {', '.join(kept)}"] if kept else []
+    return RawDetails(values, tuple(lines))

@@ -18,7 +18,7 @@ from converter.graph.shapes import RECORDED, Shape
 from converter.passes.io_shape import transfer_shape
 from converter.passes.io_shape.crossings import Crossing, find_crossings
 from converter.passes.io_shape.transfer_shape import DEFAULT_BATCHES, Keep, Reshape
-from converter.passes.pass_result import Json, PassResult
+from converter.passes.pass_result import Json, PassResult, RawDetails
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class IoShape:
                 result.skipped(where, str(error))
                 continue
             rows += _rewrite(model, computation, where, inferred, batches, result)
-        result.details = {"crossing": rows} if rows else {}
+        if rows:
+            result.details = RawDetails({"crossing": rows}, tuple(_lines(rows)))
         return result
 
 
@@ -139,6 +140,23 @@ def _row(where: str, crossing: Crossing, choice: Keep | Reshape, batch: int) -> 
         "bytes_before": _bytes(crossing.shape, Keep(""), dtype, batch),
         "bytes_after": _bytes(crossing.shape, choice, dtype, batch),
     }
+
+
+def _lines(rows: list[Json]) -> list[str]:
+    lines = []
+    for row in rows:
+        if row["shape"] != row["crosses_as"]:
+            before, after = row["bytes_before"], row["bytes_after"]
+            gain = f"{before:,} -> {after:,} bytes" if after < before else "copied instead of transposed"
+            lines.append(
+                f"{row['tpu_function']}: {row['tensor']} {row['dtype']}{row['shape']} crosses as "
+                f"{row['crosses_as']}, {gain} for {_rows(row['batch_size'])}"
+            )
+    return lines
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _bytes(shape: Shape, choice: Keep | Reshape, dtype: str, batch: int) -> int | None:

@@ -15,7 +15,7 @@ from converter.graph.edit import make_node, type_attr
 from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_RESOURCE, FunctionDef, NodeDef
 from converter.options.parse import FunctionRef, XlaShardingOptions
-from converter.passes.pass_result import PassResult
+from converter.passes.pass_result import PassResult, RawDetails
 from converter.passes.place_on_tpu.sharding import check_sharding
 
 _MARKER = tpu.CLUSTER_ATTR
@@ -125,13 +125,17 @@ class PlaceOnTpu:
 
 def _same_signatures(model: Model, named: list[ResolvedFunction], result: PassResult) -> list[ResolvedFunction]:
     """Rule 6."""
+    same: dict[str, str] = {}
     found: dict[str, ResolvedFunction] = {}
     known = {resolved.function for resolved in named}
     for resolved in named:
         for other in same_signatures(model, resolved):
             if other.function not in known and not tpu.is_tpu_stub(model, resolved.function):
                 found.setdefault(other.function, other)
-                result.details.setdefault("same_signatures", {})[other.given] = resolved.given
+                same[other.given] = resolved.given
+    if same:
+        lines = [f"Also on the TPU: signature {k}, which is the same function as {v}" for k, v in same.items()]
+        result.details = RawDetails({"same_signatures": same}, tuple(lines))
     return list(found.values())
 
 

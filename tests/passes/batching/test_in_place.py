@@ -193,7 +193,7 @@ def test_a_function_that_is_called_twice_is_checked_once() -> None:
 def test_details_tell_what_was_batched_and_how() -> None:
     body = serve(f"core = TPUOrdinalSelector(); {TPU.format('', '')}", "t:output:0, ^t")
     _, result = run(MAIN + body)
-    (each,) = result.details["batched"]
+    (each,) = result.details.to_json()["batched"]
     assert each == {
         "name": "F",
         "what": "TPU call",
@@ -215,7 +215,7 @@ def test_details_tell_what_was_batched_and_how() -> None:
             {"rows": "5-8", "padded_to": 8, "waste": 0.375},
         ],
     }
-    assert result.details["not_batched"] == {}
+    assert result.details.to_json()["not_batched"] == {}
 
 
 UPDATE = f"""
@@ -235,7 +235,10 @@ def test_an_update_is_checked_for_the_sizes_that_it_keeps() -> None:
     model, result = run(UPDATE.replace("BODY", "return x"), BatchOptions(max_batch_size=8, num_batch_threads=2))
     assert result.warnings == [], "a capture may be a scalar"
     assert [c.where for c in result.changes] == ["main graph"]
-    assert (result.details["batched"][0]["queue"], result.details["batched"][0]["captures"]) == ("call", 1)
+    assert (result.details.to_json()["batched"][0]["queue"], result.details.to_json()["batched"][0]["captures"]) == (
+        "call",
+        1,
+    )
     assert model.graph_def.node[2].attr["num_batch_threads"].i == 2
     folded = UPDATE.replace("BODY", f"{FOLD}; return r:output:0")
     with pytest.raises(ConversionError, match=r'Batching "main graph" \(g\): .* in a batch of 3'):

@@ -565,8 +565,9 @@ def test_ops_without_bfloat16_or_without_kernel_say_so() -> None:
             "Const: stays float32: is needed as float32",
         ],
     )
-    assert set(result.details["kept_ops"]["Complex"]) == {"is not defined for bfloat16 (attribute T)"}
-    assert set(result.details["kept_ops"]["AdjustContrastv2"]) == {"is not defined for bfloat16 (attribute T)"}
+    kept = result.details.to_json()["kept_ops"]
+    assert set(kept["Complex"]) == {"is not defined for bfloat16 (attribute T)"}
+    assert set(kept["AdjustContrastv2"]) == {"is not defined for bfloat16 (attribute T)"}
 
 
 def test_normalizations_stay_float32_as_a_whole() -> None:
@@ -675,7 +676,7 @@ def test_a_normalization_is_known_however_it_is_written(variance: str, applied: 
     types = {n.name: n.attr["T"].type for n in model.functions["T"].node_def if "T" in n.attr}
     assert {name for name, dtype in types.items() if dtype == types_pb2.DT_BFLOAT16} == {"a", "w"}
     # a is cast once for all that normalizes it, and the normalized values are cast back.
-    assert result.details["casts"] == 2 + 2
+    assert result.details.to_json()["casts"] == 2 + 2
 
 
 def test_a_difference_of_two_sums_stays_float32_wherever_it_is() -> None:
@@ -817,7 +818,7 @@ def test_statistics_of_what_is_normalized_where_it_enters_stay_float32() -> None
     # A mean of 50,000 is 50,176 in bfloat16, a sixth of a deviation of 1,000 off.
     text = VARIABLES.replace("BEFORE", "").replace("INPUT", "x")
     result = BFloat16().apply(parse_model(text))
-    assert result.details["variables_float32"] == ["mean", "variance"]
+    assert result.details.to_json()["variables_float32"] == ["mean", "variance"]
     reasons = {s.where: s.reason for s in result.skips}
     assert reasons["variance"].endswith('is read by "root" (Rsqrt) in T, which is part of a normalization')
 
@@ -834,14 +835,14 @@ def test_a_statistic_may_be_applied_in_any_order() -> None:
         """,
     )
     model = parse_model(text)
-    assert BFloat16().apply(model).details["variables_float32"] == ["mean", "variance"]
+    assert BFloat16().apply(model).details.to_json()["variables_float32"] == ["mean", "variance"]
     types = {n.name: n.attr["T"].type for n in model.functions["T"].node_def if "T" in n.attr}
     assert {name for name, dtype in types.items() if dtype == types_pb2.DT_BFLOAT16} == {"w"}
 
 
 def test_statistics_of_what_the_tpu_has_computed_are_rounded() -> None:
     text = VARIABLES.replace("BEFORE", "p = MatMul(x, x) {T: float32}").replace("INPUT", "p:product:0")
-    assert BFloat16().apply(parse_model(text)).details["variables_float32"] == []
+    assert BFloat16().apply(parse_model(text)).details.to_json()["variables_float32"] == []
 
 
 def test_a_root_of_constants_that_scales_without_a_mean_is_no_normalization() -> None:
@@ -920,7 +921,7 @@ def test_ops_on_the_way_to_integers_stay_float32_if_nothing_has_rounded_their_va
             "Mul: stays float32: becomes whole numbers or a spectrum in the end",
         ],
     )
-    assert set(result.details["kept_ops"]["Mul"]) == {"becomes whole numbers or a spectrum in the end"}
+    assert set(result.details.to_json()["kept_ops"]["Mul"]) == {"becomes whole numbers or a spectrum in the end"}
 
 
 def test_what_becomes_a_spectrum_is_not_rounded_before() -> None:
@@ -1054,7 +1055,7 @@ def test_a_compiled_program_stays_float32_and_the_report_says_so() -> None:
         y="float32",
         skips=["XlaCallModule: stays float32: holds a program compiled with float32 types"],
     )
-    assert result.details["kept_ops"]["XlaCallModule"] == {"holds a program compiled with float32 types": 1}
+    assert result.details.to_json()["kept_ops"]["XlaCallModule"] == {"holds a program compiled with float32 types": 1}
 
 
 # --- the user's filterlist --------------------------------------------------------------------------------------

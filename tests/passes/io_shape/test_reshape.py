@@ -167,7 +167,7 @@ def test_small_features_and_results_cross_flat_and_records_follow() -> None:
         ],
         show=["_output_shapes"],
     )
-    rows = result.details["crossing"]
+    rows = result.details.to_json()["crossing"]
     assert [(r["tensor"], r["dtype"], r["shape"], r["crosses_as"], r["batch_size"]) for r in rows] == [
         ("input x", "float32", "[None, 10]", "[None]", 1),
         ("output y", "float32", "[None, 4]", "[None]", 1),
@@ -240,14 +240,14 @@ def test_types_of_unknown_size_are_left_alone(dtype: str) -> None:
     """
     reason = f"no reshape is known to help tensors of type {dtype}"
     result = assert_pass(IoShape(), text, text, skips=[f"T, input x: {reason}", f"T, output y: {reason}"])
-    assert [(r["bytes_before"], r["bytes_after"]) for r in result.details["crossing"]] == [(None, None)] * 2
+    assert [(r["bytes_before"], r["bytes_after"]) for r in result.details.to_json()["crossing"]] == [(None, None)] * 2
 
 
 def test_without_tpu_computation_there_is_nothing_to_report() -> None:
     result = assert_pass(
         IoShape(), "@F(x: float32) -> (y: float32) { return x }", "@F(x: float32) -> (y: float32) { return x }"
     )
-    assert result.details == {}
+    assert result.details.to_json() == {}
 
 
 # --- computations that are left alone ---------------------------------------------------------------------------
@@ -440,14 +440,14 @@ OTHER_CALLER = """
 )
 def test_bytes_are_counted_for_the_largest_batch_that_can_come(around: str, batch: int) -> None:
     result = IoShape().apply(parse_model(taking("<?,10>") + around))
-    assert {r["batch_size"] for r in result.details["crossing"]} == {batch}
+    assert {r["batch_size"] for r in result.details.to_json()["crossing"]} == {batch}
 
 
 def test_the_allowed_batch_sizes_decide_about_the_shape() -> None:
     # Merged, a batch of 5 would be padded to 8 rows, which a batch of 8 fills.
     def crosses_as(sizes: str) -> str:
         text = taking("<?,5,20>") + BATCHING.format(largest=8, sizes=sizes)
-        return str(IoShape().apply(parse_model(text)).details["crossing"][0]["crosses_as"])
+        return str(IoShape().apply(parse_model(text)).details.to_json()["crossing"][0]["crosses_as"])
 
     assert (crosses_as("8"), crosses_as("5")) == ("[None, 100]", "[None]")
 

@@ -771,18 +771,18 @@ def test_signatures_that_are_the_same_function_go_to_the_tpu_together() -> None:
     model = parse_model(capturing(EXPORTED, "v", "v"))
     result = PlaceOnTpu((DEFAULT,)).apply(model)
     assert [c.where for c in result.changes] == ["wrapper_2", "wrapper_1"]
-    assert result.details == {"same_signatures": {"serve": "serving_default"}}
+    assert result.details.to_json() == {"same_signatures": {"serve": "serving_default"}}
     verify_structure(model)
     again = PlaceOnTpu((DEFAULT,)).apply(model)
     assert not again.changes
-    assert not again.details
+    assert not again.details.to_json()
 
 
 def test_signatures_may_all_be_named_as_well() -> None:
     both = PlaceOnTpu((DEFAULT, FunctionRef(FunctionKind.SIGNATURE_NAME, "serve")))
     result = both.apply(parse_model(capturing(EXPORTED, "v", "v")))
     assert [c.where for c in result.changes] == ["wrapper_2", "wrapper_1"]
-    assert not result.details
+    assert not result.details.to_json()
 
 
 @pytest.mark.parametrize(

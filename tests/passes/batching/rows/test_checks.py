@@ -172,13 +172,13 @@ def test_mixed_rows_refuse_and_are_a_warning_if_allowed() -> None:
     result = batched(MIXING, allow=True)
     assert ['"m" (Mean) in f works across the rows' in warning for warning in result.warnings] == [True]
     assert result.changes
-    assert result.details["rows_unclear"] == {}
+    assert result.details.to_json()["rows_unclear"] == {}
 
 
 def test_unclear_rows_are_one_line_of_the_report() -> None:
     result = batched(UNKNOWN)
     why = 'output "y": "c" (NobodyKnows) in f is an op that TensorFlow does not know'
-    assert result.details["rows_unclear"] == {"f": why}
+    assert result.details.to_json()["rows_unclear"] == {"f": why}
     assert [s.reason for s in result.skips if s.where == "f"] == [
         f"cannot tell whether rows of a batch influence each other: {why}"
     ]
