@@ -81,6 +81,9 @@ def test_errors_leave_nothing_behind(
 def test_options_are_judged_before_directories_and_these_before_the_model(tmp_path: Path) -> None:
     with pytest.raises(OptionsError):
         convert(tmp_path / "none", tmp_path / "none", "")
+    sharding = 'xla_sharding_options { num_cores_per_replica: 2 topology: "none" }'
+    with pytest.raises(OptionsError, match=r"is not a serialized tensorflow\.tpu\.TopologyProto"):
+        convert(tmp_path / "none", tmp_path / "none", f"{OPTIONS} {sharding}")
     with pytest.raises(OutputError):
         convert(tmp_path / "none", tmp_path / "none", OPTIONS)
 

@@ -1,5 +1,6 @@
 """The harness itself: text becomes a model and back, and a pass that lies or leaves damage is caught."""
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import pytest
 
 from converter.errors import ConversionError, InternalError
 from converter.graph.model import Model
-from converter.passes.pass_result import PassResult
+from converter.passes.pass_result import Pass, PassResult, Plan
 from converter.saved_model.reader import read_model
 from tests.harness import assert_pass, assert_pass_raises, parse_model, render, write_model_text
 
@@ -220,6 +221,53 @@ def test_errors_are_compared_with_their_type_and_the_model_must_be_untouched() -
         assert_pass_raises(Do(change_and_refuse), COPY, ConversionError, "such")
     with pytest.raises(AssertionError, match="expected Exception, found ConversionError"):
         assert_pass_raises(Do(refuse), COPY, Exception, "such")
+
+
+COUNT = itertools.count()
+
+
+@dataclass(frozen=True)
+class Frozen:
+    wanted: int = 0
+    is_empty: bool = True
+
+
+@dataclass
+class Loose:
+    is_empty = True
+
+
+@dataclass(frozen=True)
+class PlanOf(Pass[Plan]):
+    """A pass that plans what its test says and carries out nothing."""
+
+    action: Callable[[Model], Plan]
+    name = "plan"
+
+    def plan(self, model: Model) -> Plan:
+        return self.action(model)
+
+    def carry_out(self, model: Model, plan: Plan) -> PassResult:
+        return PassResult()
+
+
+def _look_by_creating(model: Model) -> Plan:
+    return Frozen(model.graph_def.node[0].attr["absent"].i)
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (_look_by_creating, "planning changes the model"),
+        (lambda model: Loose(), "Loose is not a frozen dataclass"),
+        (lambda model: Frozen(next(COUNT)), "a second plan of the same model is another"),
+        (lambda model: Frozen(is_empty=False), r"a second run plans Frozen\(wanted=0, is_empty=False\)"),
+    ],
+)
+def test_a_plan_that_is_none_is_caught(action: Callable[[Model], Plan], message: str) -> None:
+    assert_pass(PlanOf(lambda model: Frozen()), COPY, COPY)
+    with pytest.raises(AssertionError, match=message):
+        assert_pass(PlanOf(action), COPY, COPY)
 
 
 def test_a_model_of_text_can_be_read_from_disk(tmp_path: Path) -> None:

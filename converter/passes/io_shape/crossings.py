@@ -10,7 +10,7 @@ from converter.graph import edit, outside, tensors
 from converter.graph.model import Model
 from converter.graph.protos import DT_RESOURCE, ArgDef, DataType, FunctionDef, NodeDef
 from converter.graph.shapes import Shape
-from converter.passes.pass_result import PassResult
+from converter.passes.pass_result import Skip
 
 _SHARDING_ATTR = "_XlaSharding"
 
@@ -24,11 +24,11 @@ class Crossing:
     name: str
     dtype: DataType
     shape: Shape
-    chain: tuple[NodeDef, ...]
-    """Inside the TPU function, the nodes from argument or result to the tagged Identity, the last one."""
+    chain: tuple[str, ...]
+    """Inside the TPU function, the names of the nodes from argument or result to the tagged Identity, the last one."""
 
     @property
-    def marker(self) -> NodeDef:
+    def marker(self) -> str:
         return self.chain[-1]
 
     @property
@@ -41,29 +41,32 @@ class Crossing:
 
 
 def find_crossings(
-    model: Model, computation: tpu.TpuComputation, inferred: FunctionShapes, where: str, result: PassResult
-) -> list[Crossing]:
-    """The tensors that cross through markers that can be rewritten; the others are reported as skipped."""
+    model: Model, computation: tpu.TpuComputation, inferred: FunctionShapes, where: str
+) -> tuple[list[Crossing], list[Skip]]:
+    """The tensors that cross through markers that can be rewritten; and the others, each with what is in the way."""
     function, call, scope = computation.function, computation.call, computation.scope
     nodes = {n.name: n for n in function.node_def}
     consumers = _consumers(function)
     named = [name for scope_name, name in outside.names(model) if scope_name == function.signature.name]
     captured = {edit.producer_of(name) for name in named}
     found: list[Crossing] = []
+    skips: list[Skip] = []
 
     def add(is_input: bool, index: int, declared: ArgDef, ref: str, chain: list[NodeDef]) -> None:
-        crossing = Crossing(is_input, index, declared.name, declared.type, inferred.of(ref), tuple(chain))
+        names = tuple(n.name for n in chain)
+        crossing = Crossing(is_input, index, declared.name, declared.type, inferred.of(ref), names)
         attrs = [n.attr for n in chain]
         if is_input and index in function.arg_attr:
             attrs.append(function.arg_attr[index].attr)
         if any(_SHARDING_ATTR in a for a in attrs):
-            result.skipped(f"{where}, {crossing.where}", "has a sharding of its own")
+            skips.append(Skip(f"{where}, {crossing.where}", "has a sharding of its own"))
         elif any(n.name in captured for n in chain):
-            result.skipped(f"{where}, {crossing.where}", "a gradient function captured it inside the TPU function")
-        elif not chain or any(chain[-1] is f.chain[-1] for f in found):
+            reason = "a gradient function captured it inside the TPU function"
+            skips.append(Skip(f"{where}, {crossing.where}", reason))
+        elif not chain or any(chain[-1].name == f.marker for f in found):
             way = "enter" if is_input else "leave"
             reason = f"does not {way} the TPU through a marker of one replica that is its own"
-            result.skipped(f"{where}, {crossing.where}", reason)
+            skips.append(Skip(f"{where}, {crossing.where}", reason))
         else:
             found.append(crossing)
 
@@ -74,7 +77,7 @@ def find_crossings(
     for index, output in enumerate(function.signature.output_arg):
         chain = _output_chain(function.ret[output.name], nodes, consumers)
         add(False, index, output, scope.ref(call.name, "output", index, index), chain)
-    return found
+    return found, skips
 
 
 def _consumers(function: FunctionDef) -> dict[str, list[NodeDef | None]]:

@@ -8,21 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.analysis import tpu
-from converter.analysis.shape_graph import FunctionShapes
-from converter.analysis.shape_inference import ShapeInferenceError, infer
-from converter.graph import calls, edit, outside, shapes
+from converter.graph import edit, outside, shapes
 from converter.graph.edit import make_node, type_attr
-from converter.graph.model import Model, Scope
-from converter.graph.protos import DT_RESOURCE, Attrs, AttrValue, DataType, NodeDef
+from converter.graph.model import MAIN_GRAPH, Model, Scope
+from converter.graph.protos import Attrs, AttrValue, DataType, FunctionDef, NodeDef
 from converter.graph.shapes import RECORDED, Shape
 from converter.passes.io_shape import transfer_shape
-from converter.passes.io_shape.crossings import Crossing, find_crossings
-from converter.passes.io_shape.transfer_shape import DEFAULT_BATCHES, Keep, Reshape
-from converter.passes.pass_result import Json, PassResult, RawDetails
+from converter.passes.io_shape.crossings import Crossing
+from converter.passes.io_shape.plan import CallPlan, IoShapePlan, Presumed, make_plan
+from converter.passes.pass_result import Pass, PassResult
 
 
 @dataclass(frozen=True)
-class IoShape:
+class IoShape(Pass[IoShapePlan]):
     """Reshapes what crosses at every TPU call to the shape that `converter.passes.io_shape.transfer_shape` chooses.
 
     before:  TPUPartitionedCall[f=T](x, ...) -> y
@@ -46,180 +44,89 @@ class IoShape:
 
     name = "io_shape"
 
-    def apply(self, model: Model) -> PassResult:
-        result = PassResult()
-        rows: list[Json] = []
-        uses = _uses(model)
-        for computation in tpu.tpu_computations(model):
-            where = tpu.display_name(model, computation)
-            reason = _obstacle(model, computation, uses)
-            if reason is not None:
-                result.skipped(where, reason)
-                continue
-            batches = _batch_sizes(computation.scope.name, uses)
-            try:
-                inferred = infer(model, computation.scope.name)
-            except ShapeInferenceError as error:
-                result.skipped(where, str(error))
-                continue
-            rows += _rewrite(model, computation, where, inferred, batches, result)
-        if rows:
-            result.details = RawDetails({"crossing": rows}, tuple(_lines(rows)))
-        return result
+    def plan(self, model: Model) -> IoShapePlan:
+        return make_plan(model)
+
+    def carry_out(self, model: Model, plan: IoShapePlan) -> PassResult:
+        for planned in plan.calls:
+            around = _Around.find(model, planned)
+            for presumed in planned.presumed:
+                _ensure_shape(around, presumed)
+            for transfer in planned.transfers:
+                if transfer.crossing.is_input:
+                    _reshape_input(around, transfer.crossing, transfer.shape)
+                else:
+                    _reshape_output(model, around, transfer.crossing, transfer.shape)
+        changes = [transfer.change for planned in plan.calls for transfer in planned.transfers]
+        return PassResult(changes, list(plan.skips), details=plan.details)
 
 
-def _uses(model: Model) -> dict[str, list[NodeDef]]:
-    """Function name -> nodes that refer to it."""
-    uses: dict[str, list[NodeDef]] = {}
-    for scope in model.scopes():
-        for node in scope.nodes:
-            for name in calls.called_functions(node, model):
-                uses.setdefault(name, []).append(node)
-    return uses
+@dataclass(frozen=True)
+class _Around:
+    """The protos that a CallPlan names."""
+
+    scope: Scope
+    call: NodeDef
+    function: FunctionDef
+    inside: dict[str, NodeDef]
+    """The nodes of `function` by name, those that this pass adds left out."""
+
+    @classmethod
+    def find(cls, model: Model, planned: CallPlan) -> _Around:
+        scope = model.main_scope() if planned.scope == MAIN_GRAPH else model.scope(planned.scope)
+        call = next(n for n in scope.nodes if n.name == planned.call)
+        function = model.functions[planned.function]
+        return cls(scope, call, function, {n.name: n for n in function.node_def})
+
+    def chain(self, crossing: Crossing) -> list[NodeDef]:
+        return [self.inside[name] for name in crossing.chain]
 
 
-def _obstacle(model: Model, computation: tpu.TpuComputation, uses: dict[str, list[NodeDef]]) -> str | None:
-    name = computation.function.signature.name
-    if len(uses[name]) > 1:
-        return f"the TPU function is used by {len(uses[name])} nodes, which would all have to change"
-    if name in model.exposed_functions():
-        return "the TPU function itself can be called by users of the model, so its types must stay"
-    return None
+def _ensure_shape(around: _Around, presumed: Presumed) -> None:
+    """Puts EnsureShape before an argument of the call: rule 6."""
+    argument = around.function.signature.input_arg[presumed.index]
+    position = _position(around.call, presumed.index)
+    expected = shapes.to_proto(presumed.shape)
+    ensure = make_node(
+        edit.UniqueNames(around.scope)(f"{around.call.name}/shape_of_{argument.name}"),
+        "EnsureShape",
+        [around.call.input[position]],
+        T=type_attr(argument.type),
+        shape=AttrValue(shape=expected),
+        _output_shapes=edit.shape_list_attr([expected]),
+    )
+    around.scope.nodes.append(ensure)
+    around.call.input[position] = around.scope.ref(ensure.name, "output", 0, 0)
 
 
-def _batch_sizes(scope_name: str, uses: dict[str, list[NodeDef]]) -> tuple[int, ...]:
-    """The sizes of the batch at a call site that only a BatchFunction runs; empty if any size can come."""
-    users = uses.get(scope_name, [])
-    if len(users) != 1 or users[0].op != tpu.BATCH_CALL or "allowed_batch_sizes" not in users[0].attr:
-        return ()
-    return tuple(users[0].attr["allowed_batch_sizes"].list.i)
+def _position(node: NodeDef, index: int) -> int:
+    """Where among its inputs a node takes its data input `index`."""
+    return [i for i, ref in enumerate(node.input) if not edit.is_control(ref)][index]
 
 
-def _rewrite(
-    model: Model,
-    computation: tpu.TpuComputation,
-    where: str,
-    inferred: FunctionShapes,
-    batches: tuple[int, ...],
-    result: PassResult,
-) -> list[Json]:
-    rows = []
-    crossings = find_crossings(model, computation, inferred, where, result)
-    choices = [transfer_shape.choose(c.shape, c.dtype_name, batches or DEFAULT_BATCHES) for c in crossings]
-    decided = list(zip(crossings, choices, strict=True))
-    _ensure_shapes(computation, inferred, [c for c, choice in decided if isinstance(choice, Reshape)])
-    for crossing, choice in decided:
-        if isinstance(choice, Reshape):
-            if crossing.is_input:
-                _reshape_input(computation, crossing, choice.transfer)
-            else:
-                _reshape_output(model, computation, crossing, choice.transfer)
-            what = (
-                f"crosses as {shapes.text(choice.transfer)} instead of {shapes.text(crossing.shape)}: {choice.reason}"
-            )
-            if crossing.shape is not None and crossing.shape[0] is None:
-                what += f", for a batch of {max(batches or DEFAULT_BATCHES)}"
-            result.changed(f"{where}, {crossing.where}", what)
-        else:
-            result.skipped(f"{where}, {crossing.where}", choice.reason)
-        rows.append(_row(where, crossing, choice, max(batches, default=1)))
-    return rows
-
-
-def _row(where: str, crossing: Crossing, choice: Keep | Reshape, batch: int) -> Json:
-    """One tensor in the report; bytes are padded to tiles, for `batch` rows; None where shape or type has no size."""
-    dtype = crossing.dtype_name
-    transfer = choice.transfer if isinstance(choice, Reshape) else crossing.shape
-    return {
-        "tpu_function": where,
-        "tensor": crossing.where,
-        "dtype": dtype,
-        "shape": shapes.text(crossing.shape),
-        "crosses_as": shapes.text(transfer),
-        "batch_size": batch,
-        "bytes_before": _bytes(crossing.shape, Keep(""), dtype, batch),
-        "bytes_after": _bytes(crossing.shape, choice, dtype, batch),
-    }
-
-
-def _lines(rows: list[Json]) -> list[str]:
-    lines = []
-    for row in rows:
-        if row["shape"] != row["crosses_as"]:
-            before, after = row["bytes_before"], row["bytes_after"]
-            gain = f"{before:,} -> {after:,} bytes" if after < before else "copied instead of transposed"
-            lines.append(
-                f"{row['tpu_function']}: {row['tensor']} {row['dtype']}{row['shape']} crosses as "
-                f"{row['crosses_as']}, {gain} for {_rows(row['batch_size'])}"
-            )
-    return lines
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
-
-
-def _bytes(shape: Shape, choice: Keep | Reshape, dtype: str, batch: int) -> int | None:
-    try:
-        return None if shape is None else transfer_shape.crossing_bytes(shape, choice, dtype, batch)
-    except ValueError:
-        return None
-
-
-def _ensure_shapes(computation: tpu.TpuComputation, inferred: FunctionShapes, reshaped: list[Crossing]) -> None:
-    """Puts EnsureShape before the arguments of the call of which the reshapes presume the shape: rule 6."""
-    call, scope, inputs = computation.call, computation.scope, computation.function.signature.input_arg
-    presumed = {c.index for c in reshaped} if all(c.is_input for c in reshaped) else set(range(len(inputs)))
-    nodes = {n.name: n for n in scope.nodes}
-    for index in sorted(presumed):
-        position = _position(call, index)
-        ref = call.input[position]
-        shape = None if inputs[index].type == DT_RESOURCE else inferred.of(ref)
-        if shape is None or _ensures(nodes.get(edit.producer_of(ref)), shape):
-            continue
-        expected = shapes.to_proto(shape)
-        ensure = make_node(
-            edit.UniqueNames(scope)(f"{call.name}/shape_of_{inputs[index].name}"),
-            "EnsureShape",
-            [ref],
-            T=type_attr(inputs[index].type),
-            shape=AttrValue(shape=expected),
-            _output_shapes=edit.shape_list_attr([expected]),
-        )
-        scope.nodes.append(ensure)
-        call.input[position] = scope.ref(ensure.name, "output", 0, 0)
-
-
-def _ensures(node: NodeDef | None, shape: Shape) -> bool:
-    return node is not None and node.op == "EnsureShape" and shapes.from_proto(node.attr["shape"].shape) == shape
-
-
-def _position(call: NodeDef, index: int) -> int:
-    """Where among its inputs a call takes argument `index`."""
-    return [i for i, ref in enumerate(call.input) if not edit.is_control(ref)][index]
-
-
-def _reshape_input(computation: tpu.TpuComputation, crossing: Crossing, transfer: Shape) -> None:
-    call, function, marker = computation.call, computation.function, crossing.marker
+def _reshape_input(around: _Around, crossing: Crossing, transfer: Shape) -> None:
+    call, function, chain = around.call, around.function, around.chain(crossing)
+    marker = chain[-1]
     position = _position(call, crossing.index)
     stem = tpu.reshape_prefixes(call)[0] + crossing.name
-    call.input[position] = _add_reshape(computation.scope, stem, call.input[position], transfer, crossing.dtype)
+    call.input[position] = _add_reshape(around.scope, stem, call.input[position], transfer, crossing.dtype)
     tag = {tpu.CLUSTER_ATTR: marker.attr[tpu.CLUSTER_ATTR]}
     _restore(Scope.of(function), f"{marker.name}/restore", f"{marker.name}:output:0", crossing, tag)
-    for node in crossing.chain:
+    for node in chain:
         _record(node.attr, RECORDED, 0, transfer)
     _record(function.attr, "_input_shapes", crossing.index, transfer)
     if crossing.index in function.arg_attr:
         _record(function.arg_attr[crossing.index].attr, RECORDED, 0, transfer)
 
 
-def _reshape_output(model: Model, computation: tpu.TpuComputation, crossing: Crossing, transfer: Shape) -> None:
-    call, scope, marker = computation.call, computation.scope, crossing.marker
+def _reshape_output(model: Model, around: _Around, crossing: Crossing, transfer: Shape) -> None:
+    call, scope, chain = around.call, around.scope, around.chain(crossing)
+    marker = chain[-1]
     tag = {tpu.CLUSTER_ATTR: marker.attr[tpu.CLUSTER_ATTR]}
     position = _position(marker, 0)
-    stem, inside = f"{marker.name}/transfer", Scope.of(computation.function)
+    stem, inside = f"{marker.name}/transfer", Scope.of(around.function)
     marker.input[position] = _add_reshape(inside, stem, marker.input[position], transfer, crossing.dtype, **tag)
-    for node in crossing.chain:
+    for node in chain:
         _record(node.attr, RECORDED, 0, transfer)
     _record(call.attr, RECORDED, crossing.index, transfer)
     arriving = scope.ref(call.name, "output", crossing.index, crossing.index)

@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-
-import numpy as np
 
 from converter.analysis import compatibility, tpu
 from converter.analysis.resolve import ResolvedFunction, resolve_all, same_signatures
 from converter.errors import ConversionError
 from converter.graph import calls, edit
-from converter.graph.edit import make_node, type_attr
-from converter.graph.model import Model, Scope
-from converter.graph.protos import DT_RESOURCE, FunctionDef, NodeDef
+from converter.graph.model import Model
 from converter.options.parse import FunctionRef, XlaShardingOptions
-from converter.passes.pass_result import PassResult, RawDetails
+from converter.passes.pass_result import Pass, PassResult, Skip
+from converter.passes.place_on_tpu.cluster import build_call_site, build_cluster
 from converter.passes.place_on_tpu.sharding import check_sharding
-
-_MARKER = tpu.CLUSTER_ATTR
 
 
 @dataclass(frozen=True)
-class PlaceOnTpu:
+class SameSignature:
+    """A signature that nobody named and that is the same function as one that the options name."""
+
+    function: ResolvedFunction
+    named: str
+
+
+@dataclass(frozen=True)
+class PlacementDetails:
+    """The signatures that go to the TPU unnamed."""
+
+    same: tuple[SameSignature, ...]
+
+    def lines(self) -> list[str]:
+        return [
+            f"Also on the TPU: signature {other}, which is the same function as {named}"
+            for other, named in self._by_signature().items()
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        return {"same_signatures": self._by_signature()} if self.same else {}
+
+    def _by_signature(self) -> dict[str, str]:
+        return {s.function.given: s.named for s in self.same}
+
+
+@dataclass(frozen=True)
+class PlacementPlan:
+    """The functions that go on the TPU, none of which is there, and those that are left as they are."""
+
+    placed: tuple[ResolvedFunction, ...]
+    details: PlacementDetails
+    skips: tuple[Skip, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.placed
+
+
+@dataclass(frozen=True)
+class PlaceOnTpu(Pass[PlacementPlan]):
     """Makes every named function F a stub that runs its old body on the TPU.
 
     before:  F(x, v) { body }
@@ -48,19 +83,28 @@ class PlaceOnTpu:
 
     name = "place_on_tpu"
 
-    def apply(self, model: Model) -> PassResult:
-        result = PassResult()
+    def __post_init__(self) -> None:
         if self.sharding is not None:
             check_sharding(self.sharding)
-        placed = []
+
+    def plan(self, model: Model) -> PlacementPlan:
         named = resolve_all(model, self.functions, "tpu_functions")
-        for resolved in [*named, *_same_signatures(model, named, result)]:
-            if tpu.is_tpu_stub(model, resolved.function):
-                result.skipped(resolved.function, "is on the TPU already")
-            else:
-                placed.append(resolved)
-        self._check(model, placed, result)
-        bodies = {resolved.function: self._place(model, resolved, result) for resolved in placed}
+        same = _same_signatures(model, named)
+        wanted = {f.function: f for f in named}
+        for each in same:
+            wanted.setdefault(each.function.function, each.function)
+        done = [name for name in wanted if tpu.is_tpu_stub(model, name)]
+        placed = tuple(f for name, f in wanted.items() if name not in done)
+        return PlacementPlan(
+            placed=placed,
+            details=PlacementDetails(same),
+            skips=tuple(Skip(name, "is on the TPU already") for name in done),
+            warnings=tuple(self._check(model, placed)),
+        )
+
+    def carry_out(self, model: Model, plan: PlacementPlan) -> PassResult:
+        result = PassResult(skips=list(plan.skips), warnings=list(plan.warnings), details=plan.details)
+        bodies = {resolved.function: self._place(model, resolved, result) for resolved in plan.placed}
         for body in bodies.values():
             for node in model.functions[body].node_def:
                 calls.rename_callees(node, bodies)
@@ -69,10 +113,12 @@ class PlaceOnTpu:
             calls.make_callers_stateful(model, bodies)
         return result
 
-    def _check(self, model: Model, placed: list[ResolvedFunction], result: PassResult) -> None:
+    def _check(self, model: Model, placed: tuple[ResolvedFunction, ...]) -> list[str]:
+        """Refuses what the TPU cannot run; returns warnings of what it may not."""
         graph = calls.call_graph(model)
         names = [p.function for p in placed]
         _refuse_indirect_calls(graph, names)
+        warnings: list[str] = []
         existing = {c.scope.name for c in tpu.tpu_computations(model)}
         for resolved in placed:
             function = model.functions[resolved.function]
@@ -89,11 +135,12 @@ class PlaceOnTpu:
                     f"{resolved} cannot be put on the TPU: it has no results. Found 0 "
                     "output tensors, expected at least 1; let the function return what it computes."
                 )
-            self._refuse_incompatible(model, resolved, graph, result)
+            warnings += self._problems(model, resolved, graph)
+        return warnings
 
-    def _refuse_incompatible(
-        self, model: Model, resolved: ResolvedFunction, graph: dict[str, list[str]], result: PassResult
-    ) -> None:
+    def _problems(self, model: Model, resolved: ResolvedFunction, graph: dict[str, list[str]]) -> list[str]:
+        """What the TPU refuses of one function, as warnings where the user permits it."""
+        warnings = []
         problems = compatibility.boundary_problems(model, model.functions[resolved.function])
         if problems:
             message = (
@@ -103,40 +150,36 @@ class PlaceOnTpu:
             )
             if not self.allow_incompatible:
                 raise ConversionError(f"{message}. (--allow_incompatible converts all the same.)")
-            result.warnings.append(f"{message}.")
+            warnings.append(f"{message}.")
         missing = compatibility.ops_without_tpu_kernel(model, resolved.function, graph)
         if missing:
-            result.warnings.append(
+            warnings.append(
                 f"{resolved} holds ops that have no TPU kernel: {', '.join(missing)}. "
                 "Unless they are optimized away, the TPU will refuse the function when it is first served; move them "
                 "to the CPU."
             )
+        return warnings
 
     def _place(self, model: Model, resolved: ResolvedFunction, result: PassResult) -> str:
         """Rules 1 and 2 for one function; returns the name of its body."""
         body, _ = edit.outline(model, resolved.function, "body")
         on_tpu, call = edit.outline(model, resolved.function, "on_tpu")
         on_tpu.attr.pop(calls.JIT_ATTR, None)
-        _build_cluster(on_tpu, self.sharding)
-        _build_call_site(model.functions[resolved.function], call, resolved.given, self.sharding)
+        build_cluster(on_tpu, self.sharding)
+        build_call_site(model.functions[resolved.function], call, resolved.given, self.sharding)
         result.changed(resolved.function, f"runs on the TPU as {on_tpu.signature.name}")
         return str(body.signature.name)
 
 
-def _same_signatures(model: Model, named: list[ResolvedFunction], result: PassResult) -> list[ResolvedFunction]:
+def _same_signatures(model: Model, named: list[ResolvedFunction]) -> tuple[SameSignature, ...]:
     """Rule 6."""
-    same: dict[str, str] = {}
-    found: dict[str, ResolvedFunction] = {}
     known = {resolved.function for resolved in named}
-    for resolved in named:
-        for other in same_signatures(model, resolved):
-            if other.function not in known and not tpu.is_tpu_stub(model, resolved.function):
-                found.setdefault(other.function, other)
-                same[other.given] = resolved.given
-    if same:
-        lines = [f"Also on the TPU: signature {k}, which is the same function as {v}" for k, v in same.items()]
-        result.details = RawDetails({"same_signatures": same}, tuple(lines))
-    return list(found.values())
+    return tuple(
+        SameSignature(other, resolved.given)
+        for resolved in named
+        for other in same_signatures(model, resolved)
+        if other.function not in known and not tpu.is_tpu_stub(model, resolved.function)
+    )
 
 
 def _refuse_indirect_calls(graph: dict[str, list[str]], placed: list[str]) -> None:
@@ -149,91 +192,3 @@ def _refuse_indirect_calls(graph: dict[str, list[str]], placed: list[str]) -> No
                     f'Unable to place both "{caller}" and "{callee}" on the TPU because "{caller}" indirectly calls '
                     f'"{callee}". This behavior is unsupported because it can cause invalid graphs to be generated.'
                 )
-
-
-def _build_cluster(function: FunctionDef, sharding: XlaShardingOptions | None) -> None:
-    """Turns a function whose body is one call into a TPU cluster around that call (the runtime's contract)."""
-    name = function.signature.name
-    # The name of a node: a function made from a lambda has characters that nodes must not have.
-    cluster = "cluster_" + re.sub(r"[^A-Za-z0-9_.\\/-]", "_", name)
-    marker = {_MARKER: cluster}
-    inner = function.node_def[0]
-    outer_shapes = inner.attr["_output_shapes"].list.shape
-    taken = edit.UniqueNames(Scope.of(function))
-    pivot = make_node(taken(f"{cluster}/pivot"), "NoOp", _pivot_for_cluster=cluster)
-    metadata = make_node(
-        taken("TPUReplicateMetadata"), "TPUReplicateMetadata", [f"^{pivot.name}"], **_metadata_attrs(sharding), **marker
-    )
-    compilation = make_node(
-        taken("TPUCompilationResult"),
-        "TPUCompilationResult",
-        [f"^{metadata.name}"],
-        _tpu_compilation_status=cluster,
-    )
-    nodes = [pivot, metadata, compilation]
-    inputs = []
-    for i, argument in enumerate(function.signature.input_arg):
-        if argument.type == DT_RESOURCE:
-            inputs.append(argument.name)
-            continue
-        dtype = type_attr(argument.type)
-        replicated = make_node(taken(f"input{i}"), "TPUReplicatedInput", [argument.name], N=1, T=dtype)
-        identity = make_node(
-            taken(f"replicated_input_{i}"),
-            "Identity",
-            [f"{replicated.name}:output:0", f"^{metadata.name}"],
-            T=dtype,
-            _tpu_input_identity=True,
-            **marker,
-        )
-        nodes += [replicated, identity]
-        inputs.append(f"{identity.name}:output:0")
-    call = make_node(taken("tpu_call"), inner.op, [*inputs, f"^{metadata.name}"], **dict(inner.attr), **marker)
-    nodes.append(call)
-    results = {}
-    for i, output in enumerate(function.signature.output_arg):
-        dtype = type_attr(output.type)
-        shape = edit.shape_list_attr(outer_shapes[i : i + 1])
-        identity = make_node(
-            taken(f"out_id_{i}"), "Identity", [f"{call.name}:output:{i}"], T=dtype, _tpu_output_identity=True, **marker
-        )
-        replicated = make_node(
-            taken(f"output{i}"), "TPUReplicatedOutput", [f"{identity.name}:output:0"], num_replicas=1, T=dtype
-        )
-        # TPUReplicatedOutput needs a data consumer.
-        shard = make_node(
-            taken(f"output_{i}_shard_0"), "Identity", [f"{replicated.name}:outputs:0"], T=dtype, _output_shapes=shape
-        )
-        nodes += [identity, replicated, shard]
-        results[output.name] = f"{shard.name}:output:0"
-    edit.replace_body(function, nodes, results, control=[])
-
-
-def _metadata_attrs(sharding: XlaShardingOptions | None) -> dict[str, edit.PlainAttr]:
-    # use_tpu, step_marker_location and one core are the op's defaults; older runtimes reject what they don't know.
-    attrs: dict[str, edit.PlainAttr] = {"num_replicas": 1}
-    if sharding is not None:
-        attrs["use_spmd_for_xla_partitioning"] = True
-        if sharding.num_cores_per_replica != 1:
-            attrs["num_cores_per_replica"] = sharding.num_cores_per_replica
-        if sharding.topology:
-            attrs["topology"] = sharding.topology
-        if sharding.device_assignment:
-            attrs["device_assignment"] = edit.int_list_attr(sharding.device_assignment)
-    return attrs
-
-
-def _build_call_site(stub: FunctionDef, call: NodeDef, given: str, sharding: XlaShardingOptions | None) -> None:
-    """Turns F's single call into a TPU ordinal and a TPUPartitionedCall."""
-    taken = edit.UniqueNames(Scope.of(stub))
-    attrs: dict[str, edit.PlainAttr] = {**call.attr, tpu.NAME_ATTR: given}
-    if sharding is not None and sharding.device_assignment:
-        # The runtime takes a manual device assignment with ordinal 0 only.
-        ordinal = edit.const_node(taken("device_ordinal"), np.int32(0))
-        ordinal_ref = f"{ordinal.name}:output:0"
-    else:
-        ordinal = make_node(taken("TPUOrdinalSelector"), "TPUOrdinalSelector")
-        ordinal_ref = f"{ordinal.name}:device_ordinals:0"
-    tpu_call = make_node(taken(tpu.TPU_CALL), tpu.TPU_CALL, [*call.input, ordinal_ref], **attrs)
-    results = {r.name: f"{tpu_call.name}:output:{i}" for i, r in enumerate(stub.signature.output_arg)}
-    edit.replace_body(stub, [ordinal, tpu_call], results)

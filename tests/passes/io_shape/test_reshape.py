@@ -175,6 +175,20 @@ def test_small_features_and_results_cross_flat_and_records_follow() -> None:
     assert [(r["bytes_before"], r["bytes_after"]) for r in rows] == [(512, 512), (512, 512)]
 
 
+def test_the_plan_is_made_of_names_and_values() -> None:
+    model = parse_model(taking("<?,10>"))
+    plan = IoShape().plan(model)
+    assert len({plan, IoShape().plan(parse_model(taking("<?,10>")))}) == 1
+    [call] = plan.calls
+    assert (call.scope, call.call, call.function) == ("F", "call", "T")
+    assert [(p.index, p.shape) for p in call.presumed] == [(0, (None, 10))]
+    assert [(t.crossing.where, t.crossing.chain, t.shape) for t in call.transfers] == [
+        ("input x", ("input0", "in"), (None,)),
+        ("output y", ("shard", "output0", "out"), (None,)),
+    ]
+    assert not plan.is_empty
+
+
 def test_images_cross_with_their_last_two_dimensions_merged() -> None:
     assert_pass(
         IoShape(),

@@ -727,13 +727,9 @@ def test_a_device_assignment_goes_with_ordinal_0() -> None:
     )
 
 
-def test_sharding_that_the_runtime_would_refuse_is_refused() -> None:
-    assert_pass_raises(
-        PlaceOnTpu(functions("F"), XlaShardingOptions(2, (), b"no topology")),
-        "@F(x: float32) -> (y: float32) { return x }",
-        OptionsError,
-        "is not a serialized tensorflow.tpu.TopologyProto",
-    )
+def test_sharding_that_the_runtime_would_refuse_is_refused_without_a_model() -> None:
+    with pytest.raises(OptionsError, match=r"is not a serialized tensorflow\.tpu\.TopologyProto"):
+        PlaceOnTpu(functions("F"), XlaShardingOptions(2, (), b"no topology"))
 
 
 EXPORTED = """
@@ -772,10 +768,19 @@ def test_signatures_that_are_the_same_function_go_to_the_tpu_together() -> None:
     result = PlaceOnTpu((DEFAULT,)).apply(model)
     assert [c.where for c in result.changes] == ["wrapper_2", "wrapper_1"]
     assert result.details.to_json() == {"same_signatures": {"serve": "serving_default"}}
+    assert result.details.lines() == ["Also on the TPU: signature serve, which is the same function as serving_default"]
     verify_structure(model)
     again = PlaceOnTpu((DEFAULT,)).apply(model)
     assert not again.changes
     assert not again.details.to_json()
+
+
+def test_the_plan_is_made_of_names_and_values() -> None:
+    text = capturing(EXPORTED, "v", "v")
+    plan = PlaceOnTpu((DEFAULT,)).plan(parse_model(text))
+    assert len({plan, PlaceOnTpu((DEFAULT,)).plan(parse_model(text))}) == 1
+    assert [(f.function, f.given) for f in plan.placed] == [("wrapper_2", "serving_default"), ("wrapper_1", "serve")]
+    assert not plan.is_empty and plan.skips == plan.warnings == ()
 
 
 def test_signatures_may_all_be_named_as_well() -> None:
