@@ -12,7 +12,7 @@ from converter.graph.calls import rename_callees
 from converter.saved_model.reader import read_model
 from converter.saved_model.writer import write_model
 from testdata.make_testdata import MODELS
-from tests.options import test_parse as manual
+from tests.options import manual
 from tests.oracle import relative_error, run_saved_model
 
 TPU_FUNC = 'tpu_functions { function_alias: "tpu_func" }\n'
