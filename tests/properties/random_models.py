@@ -21,8 +21,9 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from tests.oracle import Values
-from tests.properties import row_ops
-from tests.properties.row_ops import LARGEST, OPS, Op, apply, fit
+from tests.properties import row_op
+from tests.properties.row_op import LARGEST, Op, fit
+from tests.properties.row_ops import OPS, apply, draw_weight
 
 # ------------------------------------------------------------------------------------------------------------ specs
 
@@ -100,8 +101,8 @@ def inputs(dtypes: Sequence[str], least: int = 1) -> st.SearchStrategy[tuple[Inp
 def models(draw: st.DrawFn, exact: bool | None = None, ops: dict[str, Op] = OPS) -> ModelSpec:
     """Models of up to four functions and two signatures."""
     is_exact = draw(st.booleans()) if exact is None else exact
-    when = row_ops.EXACT if is_exact else row_ops.SMOOTH
-    names = [name for name, op in ops.items() if op.when in (row_ops.BOTH, when)]
+    when = row_op.EXACT if is_exact else row_op.SMOOTH
+    names = [name for name, op in ops.items() if op.when in (row_op.BOTH, when)]
     leaves = [name for name in names if not ops[name].calls and ops[name].takes != "string"]
     leaves += [name for name in leaves if name in _OFTEN] * 4
     calling = [name for name in names if ops[name].calls]
@@ -208,7 +209,7 @@ class _Records:
 
 @dataclass(frozen=True)
 class _Context:
-    """row_ops.Context for one function of a model."""
+    """row_op.Context for one function of a model."""
 
     model: RandomModel
     function: str
@@ -217,7 +218,7 @@ class _Context:
     graph: tf.Graph
 
     def weight(self, shape: Sequence[int], n: int, dtype: tf.DType = tf.float32) -> tf.Tensor:
-        value = row_ops.draw_weight(shape, n // 3, self.exact)
+        value = draw_weight(shape, n // 3, self.exact)
         if n % 3 == 0:
             return tf.cast(tf.constant(value), dtype)
         name = f"{'variable' if n % 3 == 1 else 'constant'}_{n // 3}_{'x'.join(map(str, shape))}"
@@ -271,7 +272,7 @@ def _run(
 
 def _check(step: Step, operands: list[tf.Tensor], result: tf.Tensor) -> None:
     """The table keeps its promise: a batch first, and all else known."""
-    if result.shape.rank == 0 or None in result.shape[1:] or math.prod(result.shape[1:]) > row_ops.MAX_SIZE:
+    if result.shape.rank == 0 or None in result.shape[1:] or math.prod(result.shape[1:]) > row_op.MAX_SIZE:
         raise AssertionError(f"{step} makes {result.shape} of {[x.shape for x in operands]}")
 
 

@@ -23,7 +23,8 @@ from tests.oracle import LOADERS, LoadedModel, Loader, Values, assert_same, open
 from tests.properties import random_models
 from tests.properties.random_models import ModelSpec, RandomModel, make_inputs, models, signature_names
 from tests.properties.random_options import REQUEST_ROWS, Options
-from tests.properties.row_ops import OPS, Op
+from tests.properties.row_op import Op
+from tests.properties.row_ops import OPS
 
 ALONE = tuple([i] for i in range(REQUEST_ROWS))
 IN_ANOTHER_ORDER = ([2, 0, 3], [3, 2, 1, 0])
