@@ -3,7 +3,7 @@
 from converter.options.parse import Scope
 from converter.passes.bfloat16.convert import BFloat16
 from tests.harness import parse_model, render_function
-from tests.passes.bfloat16.test_convert import tpu_model
+from tests.passes.bfloat16.models import tpu_model
 
 
 def converted(body: str) -> list[str]:
