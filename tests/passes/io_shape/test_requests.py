@@ -9,7 +9,7 @@ from converter.options.parse import parse_options
 from converter.passes.batching.plan import make_plan
 from converter.passes.io_shape.reshape import IoShape
 from tests.harness import assert_pass, assert_second_run_changes_nothing, parse_model
-from tests.passes.io_shape.test_reshape import BATCHING, ensure, reshape, stub, taking, tpu_function
+from tests.passes.io_shape.models import BATCHING, ensure, reshape, stub, taking, tpu_function
 
 KEPT = re.compile("^f, input x: already on the fast path")
 REDUCED = """
