@@ -5,7 +5,6 @@ How the text is written is told in tests/model_text.py.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
 import re
@@ -15,7 +14,7 @@ import pytest
 
 from converter.graph.invariants import verify_structure
 from converter.graph.model import Model
-from converter.passes.pass_result import Pass, PassResult
+from converter.passes.pass_result import AnyPass, Pass, PassResult, Plan
 from tests.model_parser import parse_model, write_model_text
 from tests.model_text import HIDDEN_ATTRS, render, render_function
 
@@ -34,7 +33,7 @@ Expected = Sequence[str | re.Pattern[str]]
 
 
 def assert_pass(
-    each: Pass,
+    each: AnyPass,
     before: str,
     after: str,
     *,
@@ -46,8 +45,8 @@ def assert_pass(
 ) -> PassResult:
     """Fails unless the pass turns `before` into `after` and tells the truth of it.
 
-    Checks besides: the models before and after are consistent; `changes` is empty exactly when nothing changed; a
-    second run changes nothing.
+    Checks besides: the models before and after are consistent; planning changes nothing; `changes` is empty exactly
+    when nothing changed; a second run plans nothing and changes nothing.
 
     Args:
       changes, skips: what the pass reports, each as "where: what", in order; a compiled pattern is searched for.
@@ -59,6 +58,7 @@ def assert_pass(
     model = parse_model(before)
     verify_structure(model)
     state = _state(model)
+    assert_planning_changes_nothing(each, model)
     result = each.apply(model)
     _assert_same_text(render(model, show, sort=True), render(parse_model(after), show, sort=True))
     verify_structure(model)
@@ -72,7 +72,7 @@ def assert_pass(
     return result
 
 
-def assert_pass_raises(each: Pass, before: str, error: type[Exception], message_regex: str) -> None:
+def assert_pass_raises(each: AnyPass, before: str, error: type[Exception], message_regex: str) -> None:
     """Fails unless the pass refuses `before` with exactly this type of error and leaves the model as it was."""
     model = parse_model(before)
     verify_structure(model)
@@ -83,12 +83,27 @@ def assert_pass_raises(each: Pass, before: str, error: type[Exception], message_
     assert _state(model) == state, "the pass changed the model before it failed"
 
 
-def assert_second_run_changes_nothing(each: Pass, model: Model) -> None:
+def assert_second_run_changes_nothing(each: AnyPass, model: Model) -> None:
     """Fails unless the pass leaves `model`, to which it has been applied, as it is."""
     state = _state(model)
+    if isinstance(each, Pass):
+        plan = assert_planning_changes_nothing(each, model)
+        assert plan.is_empty, f"a second run plans {plan}"
     result = each.apply(model)
     assert not result.changes, f"a second run reports {result.changes}"
     assert _state(model) == state, "a second run changes the model"
+
+
+def assert_planning_changes_nothing(each: AnyPass, model: Model) -> Plan | None:
+    """Fails unless `plan` is a frozen dataclass, the same twice, and leaves `model` as it was byte by byte."""
+    if not isinstance(each, Pass):
+        return None
+    state = _state(model)
+    plan = each.plan(model)
+    assert _state(model) == state, "planning changes the model"
+    assert type(plan).__dataclass_params__.frozen, f"{type(plan).__name__} is not a frozen dataclass"
+    assert each.plan(model) == plan, "a second plan of the same model is another"
+    return plan
 
 
 def _state(model: Model) -> tuple[bytes, tuple[str, ...]]:
@@ -99,7 +114,8 @@ def _assert_truthful(result: PassResult, changed: bool) -> None:
     assert bool(result.changes) == changed, (
         f"the pass {'changed' if changed else 'did not change'} the model and reports {result.changes or 'no changes'}"
     )
-    json.dumps(dataclasses.asdict(result))
+    json.dumps(result.details.to_json())
+    assert all(isinstance(line, str) for line in result.details.lines())
 
 
 def _assert_said(what: str, found: Sequence[str], expected: Expected) -> None:

@@ -61,13 +61,13 @@ def test_a_component_that_runs_on_the_tpu_is_refused() -> None:
 def test_a_tpu_function_inside_of_a_batched_function_counts_as_batched() -> None:
     model, result = run(batch("outer"), nested(ON_TPU))
     assert not result.skips
-    assert [(b["name"], b["tpu_functions"]) for b in result.details["batched"]] == [("outer", ["inner"])]
+    assert [(b["name"], b["tpu_functions"]) for b in result.details.to_json()["batched"]] == [("outer", ["inner"])]
     _, again = run(batch(), nested(ON_TPU))
-    assert [(b["name"], b["what"]) for b in again.details["batched"]] == [("inner", "TPU function")]
+    assert [(b["name"], b["what"]) for b in again.details.to_json()["batched"]] == [("inner", "TPU function")]
     # The default entry leaves to a component what the component batches.
     both = Batch((*batch().options, *batch("outer").options))
     _, result = run(both, nested(ON_TPU))
-    assert [b["name"] for b in result.details["batched"]] == ["outer"]
+    assert [b["name"] for b in result.details.to_json()["batched"]] == ["outer"]
     assert not result.skips
     assert queues(model) == ["batch_outer"]
 
@@ -81,7 +81,7 @@ def test_naming_components_leaves_other_tpu_functions_unbatched_and_says_so() ->
     _, result = run(batch("other"), text)
     assert [s.where for s in result.skips] == ["inner"]
     assert "batch_options name other components" in result.skips[0].reason
-    assert result.details["not_batched"] == {"inner": result.skips[0].reason}
+    assert result.details.to_json()["not_batched"] == {"inner": result.skips[0].reason}
 
 
 def test_a_tpu_function_called_inside_and_outside_of_a_batch_is_not_batched_twice() -> None:

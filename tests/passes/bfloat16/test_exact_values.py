@@ -141,7 +141,7 @@ def test_ops_on_the_way_to_integers_stay_float32_if_nothing_has_rounded_their_va
             "Mul: stays float32: becomes whole numbers or a spectrum in the end",
         ],
     )
-    assert set(result.details["kept_ops"]["Mul"]) == {"becomes whole numbers or a spectrum in the end"}
+    assert set(result.details.to_json()["kept_ops"]["Mul"]) == {"becomes whole numbers or a spectrum in the end"}
 
 
 def test_what_becomes_a_spectrum_is_not_rounded_before() -> None:

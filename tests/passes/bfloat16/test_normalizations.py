@@ -114,7 +114,7 @@ def test_a_normalization_is_known_however_it_is_written(variance: str, applied: 
     types = {n.name: n.attr["T"].type for n in model.functions["T"].node_def if "T" in n.attr}
     assert {name for name, dtype in types.items() if dtype == types_pb2.DT_BFLOAT16} == {"a", "w"}
     # a is cast once for all that normalizes it, and the normalized values are cast back.
-    assert result.details["casts"] == 2 + 2
+    assert result.details.to_json()["casts"] == 2 + 2
 
 
 def test_a_difference_of_two_sums_stays_float32_wherever_it_is() -> None:
@@ -256,7 +256,7 @@ def test_statistics_of_what_is_normalized_where_it_enters_stay_float32() -> None
     # A mean of 50,000 is 50,176 in bfloat16, a sixth of a deviation of 1,000 off.
     text = VARIABLES.replace("BEFORE", "").replace("INPUT", "x")
     result = BFloat16().apply(parse_model(text))
-    assert result.details["variables_float32"] == ["mean", "variance"]
+    assert result.details.to_json()["variables_float32"] == ["mean", "variance"]
     reasons = {s.where: s.reason for s in result.skips}
     assert reasons["variance"].endswith('is read by "root" (Rsqrt) in T, which is part of a normalization')
 
@@ -273,14 +273,14 @@ def test_a_statistic_may_be_applied_in_any_order() -> None:
         """,
     )
     model = parse_model(text)
-    assert BFloat16().apply(model).details["variables_float32"] == ["mean", "variance"]
+    assert BFloat16().apply(model).details.to_json()["variables_float32"] == ["mean", "variance"]
     types = {n.name: n.attr["T"].type for n in model.functions["T"].node_def if "T" in n.attr}
     assert {name for name, dtype in types.items() if dtype == types_pb2.DT_BFLOAT16} == {"w"}
 
 
 def test_statistics_of_what_the_tpu_has_computed_are_rounded() -> None:
     text = VARIABLES.replace("BEFORE", "p = MatMul(x, x) {T: float32}").replace("INPUT", "p:product:0")
-    assert BFloat16().apply(parse_model(text)).details["variables_float32"] == []
+    assert BFloat16().apply(parse_model(text)).details.to_json()["variables_float32"] == []
 
 
 def test_a_root_of_constants_that_scales_without_a_mean_is_no_normalization() -> None:

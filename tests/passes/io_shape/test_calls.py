@@ -26,14 +26,14 @@ OTHER_CALLER = """
 )
 def test_bytes_are_counted_for_the_largest_batch_that_can_come(around: str, batch: int) -> None:
     result = IoShape().apply(parse_model(taking("<?,10>") + around))
-    assert {r["batch_size"] for r in result.details["crossing"]} == {batch}
+    assert {r["batch_size"] for r in result.details.to_json()["crossing"]} == {batch}
 
 
 def test_the_allowed_batch_sizes_decide_about_the_shape() -> None:
     # Merged, a batch of 5 would be padded to 8 rows, which a batch of 8 fills.
     def crosses_as(sizes: str) -> str:
         text = taking("<?,5,20>") + BATCHING.format(largest=8, sizes=sizes)
-        return str(IoShape().apply(parse_model(text)).details["crossing"][0]["crosses_as"])
+        return str(IoShape().apply(parse_model(text)).details.to_json()["crossing"][0]["crosses_as"])
 
     assert (crosses_as("8"), crosses_as("5")) == ("[None, 100]", "[None]")
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from converter.passes.io_shape.reshape import IoShape
-from tests.harness import assert_pass
+from tests.harness import assert_pass, parse_model
 from tests.passes.io_shape.models import crossing_as, stub, taking, tpu_function
 
 
@@ -103,7 +103,7 @@ def test_small_features_and_results_cross_flat_and_records_follow() -> None:
         ],
         show=["_output_shapes"],
     )
-    rows = result.details["crossing"]
+    rows = result.details.to_json()["crossing"]
     assert [(r["tensor"], r["dtype"], r["shape"], r["crosses_as"], r["batch_size"]) for r in rows] == [
         ("input x", "float32", "[None, 10]", "[None]", 1),
         ("output y", "float32", "[None, 4]", "[None]", 1),
@@ -176,14 +176,14 @@ def test_types_of_unknown_size_are_left_alone(dtype: str) -> None:
     """
     reason = f"no reshape is known to help tensors of type {dtype}"
     result = assert_pass(IoShape(), text, text, skips=[f"T, input x: {reason}", f"T, output y: {reason}"])
-    assert [(r["bytes_before"], r["bytes_after"]) for r in result.details["crossing"]] == [(None, None)] * 2
+    assert [(r["bytes_before"], r["bytes_after"]) for r in result.details.to_json()["crossing"]] == [(None, None)] * 2
 
 
 def test_without_tpu_computation_there_is_nothing_to_report() -> None:
     result = assert_pass(
         IoShape(), "@F(x: float32) -> (y: float32) { return x }", "@F(x: float32) -> (y: float32) { return x }"
     )
-    assert result.details == {}
+    assert result.details.to_json() == {}
 
 
 # --- computations that are left alone ---------------------------------------------------------------------------
@@ -223,3 +223,17 @@ def test_a_body_whose_shapes_contradict_each_other_is_left_alone() -> None:
     """
     text = stub("float32 {_output_shapes: [<8,10>]}", extra=broken) + tpu_function()
     assert_left_alone(text, re.compile(r'^f: The shapes inside "F" cannot be inferred'))
+
+
+def test_the_plan_is_made_of_names_and_values() -> None:
+    model = parse_model(taking("<?,10>"))
+    plan = IoShape().plan(model)
+    assert len({plan, IoShape().plan(parse_model(taking("<?,10>")))}) == 1
+    [call] = plan.calls
+    assert (call.scope, call.call, call.function) == ("F", "call", "T")
+    assert [(p.index, p.shape) for p in call.presumed] == [(0, (None, 10))]
+    assert [(t.crossing.where, t.crossing.chain, t.shape) for t in call.transfers] == [
+        ("input x", ("input0", "in"), (None,)),
+        ("output y", ("shard", "output0", "out"), (None,)),
+    ]
+    assert not plan.is_empty

@@ -43,18 +43,18 @@ def test_signatures_that_are_the_same_function_go_to_the_tpu_together() -> None:
     model = parse_model(capturing(EXPORTED, "v", "v"))
     result = PlaceOnTpu((DEFAULT,)).apply(model)
     assert [c.where for c in result.changes] == ["wrapper_2", "wrapper_1"]
-    assert result.details == {"same_signatures": {"serve": "serving_default"}}
+    assert result.details.to_json() == {"same_signatures": {"serve": "serving_default"}}
     verify_structure(model)
     again = PlaceOnTpu((DEFAULT,)).apply(model)
     assert not again.changes
-    assert not again.details
+    assert not again.details.to_json()
 
 
 def test_signatures_may_all_be_named_as_well() -> None:
     both = PlaceOnTpu((DEFAULT, FunctionRef(FunctionKind.SIGNATURE_NAME, "serve")))
     result = both.apply(parse_model(capturing(EXPORTED, "v", "v")))
     assert [c.where for c in result.changes] == ["wrapper_2", "wrapper_1"]
-    assert not result.details
+    assert not result.details.to_json()
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,11 @@ def capturing(text: str, first: str, second: str) -> str:
     """The two wrappers with their bound inputs, as concrete functions of the object graph."""
     objects = f"object w1 = function @wrapper_1({first})\nobject w2 = function @wrapper_2({second})\nmain {{"
     return text.replace("main {", objects)
+
+
+def test_the_plan_is_made_of_names_and_values() -> None:
+    text = capturing(EXPORTED, "v", "v")
+    plan = PlaceOnTpu((DEFAULT,)).plan(parse_model(text))
+    assert len({plan, PlaceOnTpu((DEFAULT,)).plan(parse_model(text))}) == 1
+    assert [(f.function, f.given) for f in plan.placed] == [("wrapper_2", "serving_default"), ("wrapper_1", "serve")]
+    assert not plan.is_empty and plan.skips == plan.warnings == ()
