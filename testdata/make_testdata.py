@@ -96,6 +96,8 @@ class Model:
         """Writes the SavedModel into `out_dir` and returns that directory."""
         out = Path(out_dir).resolve()
         self.builder(out)
+        # Builders seed TensorFlow; whoever builds a model of its own later has random numbers that are random.
+        tf.random.set_seed(None)
         return out
 
     def make_inputs(self, signature: str, batch: int) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -117,7 +118,8 @@ def _completed(known: Extents | None, per_row: int) -> Extents | None:
     given = math.prod(e.per_row if e.grows else e.fixed for e in others)
     if given == 0 or sum(e.grows for e in others) > 1:
         return None
-    missing = Extent(*((per_row / given, given * 0) if any(e.grows for e in others) else (given * 0, per_row / given)))
+    size = Fraction(per_row) / given
+    missing = Extent(size, Fraction(0)) if any(e.grows for e in others) else Extent(Fraction(0), size)
     return tuple(missing if e is None else e for e in known)
 
 
