@@ -19,7 +19,6 @@ _WRITERS = {
     "ResourceStridedSliceAssign",
 }
 _WRITER_FAMILIES = ("ResourceScatter", "ResourceApply", "ResourceSparseApply")
-# Ops that look at a variable but not at its values.
 
 
 class UseKind(enum.Enum):
