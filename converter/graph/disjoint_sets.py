@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item", bound=Hashable)
 
 
-class Classes:
+class Classes(Generic[Item]):
     """Disjoint sets of hashable things, made by joining pairs."""
 
     def __init__(self) -> None:
-        self._parent: dict[Hashable, Hashable] = {}
+        self._parent: dict[Item, Item] = {}
 
-    def root(self, item: Hashable) -> Hashable:
+    def root(self, item: Item) -> Item:
         """The same thing for all members of a class."""
         path = []
         parent = self._parent.setdefault(item, item)
@@ -22,5 +25,5 @@ class Classes:
             self._parent[each] = item
         return item
 
-    def join(self, a: Hashable, b: Hashable) -> None:
+    def join(self, a: Item, b: Item) -> None:
         self._parent[self.root(b)] = self.root(a)

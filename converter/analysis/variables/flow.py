@@ -47,7 +47,7 @@ class ResourceFlow:
     """
 
     def __init__(self, model: Model) -> None:
-        self.classes = Classes()
+        self.classes = Classes[Slot]()
         self.consumers: dict[Slot, list[Consumer]] = {}
         self.escapes: dict[Slot, str] = {}
         self.inner_handles: list[tuple[Scope, NodeDef]] = []

@@ -95,9 +95,9 @@ class VariableIndex:
         wanted = {name for v in variables for name in (v.name, *self._by_name[v.name].companions)}
         return [v for v in self.variables if v.name in wanted]
 
-    def _storage_classes(self) -> Classes:
+    def _storage_classes(self) -> Classes[Slot]:
         """Classes of flow's classes: joined further by optimizers, shared names and checkpoint keys."""
-        together = Classes()
+        together = Classes[Slot]()
         root = self.flow.classes.root
         first: dict[tuple[str, str], Slot] = {}
         for slot, consumers in self.flow.consumers.items():
@@ -119,7 +119,7 @@ class VariableIndex:
 
     def _identities(self) -> list[list[Slot]]:
         """Handles and object graph nodes that are one variable, each group in the model's order."""
-        same = Classes()
+        same = Classes[Slot]()
         shared: dict[tuple[bytes, bytes], Slot] = {}
         slots = [handle_slot(name) for name in self._handles]
         for slot, node in zip(slots, self._handles.values(), strict=True):

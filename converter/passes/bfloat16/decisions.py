@@ -20,7 +20,7 @@ Decisions, in this order; each class of places gets one:
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Hashable
+from collections.abc import Collection
 
 from converter.graph.disjoint_sets import Classes
 from converter.passes.bfloat16.kinds import Kind
@@ -93,13 +93,13 @@ class Retyping:
     def _decide_movement(self, moving: set[int]) -> None:
         """Rule 4."""
         graph = self._graph
-        groups = Classes()
+        groups = Classes[int]()
         ends = [(e, self._end(e.tensor.place if e.tensor else None), self._end(e.place)) for e in graph.edges]
         for _, source, target in ends:
             if source in moving and target in moving:
                 groups.join(source, target)
-        votes: dict[Hashable, set[_Vote]] = {}
-        makers: dict[Hashable, set[_Vote]] = {}
+        votes: dict[int, set[_Vote]] = {}
+        makers: dict[int, set[_Vote]] = {}
         for edge, source, target in ends:
             if source in moving and target not in moving:
                 vote = _Vote.EXACT if graph.is_exact(edge) else self._vote(edge, target)
@@ -120,15 +120,15 @@ class Retyping:
     def _enter(
         self,
         moving: set[int],
-        groups: Classes,
+        groups: Classes[int],
         ends: list[tuple[Edge, int, int]],
-        votes: dict[Hashable, set[_Vote]],
-        makers: dict[Hashable, set[_Vote]],
+        votes: dict[int, set[_Vote]],
+        makers: dict[int, set[_Vote]],
     ) -> None:
         """Normalizations of what crosses to the TPU as it is: their statistics have to be as exact as their values."""
         entry = {g for g, found in makers.items() if _Vote.CROSSES in found and _Vote.SENSITIVE in votes.get(g, ())}
         normal = {root for root, reason in self._reasons.items() if reason == NORMALIZATION}
-        parts = Classes()
+        parts = Classes[int]()
         either = moving | normal
         for _, source, target in ends:
             if source in either and target in either:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from converter.graph import ops
+from converter.graph.disjoint_sets import Classes
 from converter.graph.model import Scope
 from converter.graph.protos import DT_FLOAT, DT_VARIANT, NodeDef
 
@@ -75,13 +76,12 @@ class Places:
 
     def __init__(self) -> None:
         self.sites: dict[int, Site] = {}
-        self._parent: list[int] = []
+        self._classes = Classes[int]()
         self._moves: list[bool] = []
 
     def new(self, moves: bool, site: Site | None = None) -> int:
         """A new place; `moves` if it belongs to something that passes values on as they are."""
-        place = len(self._parent)
-        self._parent.append(place)
+        place = len(self._moves)
         self._moves.append(moves)
         if site is not None:
             self.sites[place] = site
@@ -89,16 +89,10 @@ class Places:
 
     def root(self, place: int) -> int:
         """The class of a place."""
-        path = []
-        while self._parent[place] != place:
-            path.append(place)
-            place = self._parent[place]
-        for each in path:
-            self._parent[each] = place
-        return place
+        return self._classes.root(place)
 
     def join(self, a: int, b: int) -> None:
-        self._parent[self.root(b)] = self.root(a)
+        self._classes.join(a, b)
 
     def movement(self) -> set[int]:
         """Classes with sites of which every place moves values."""
