@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from converter.analysis.call_tree import CallTree, Split
 from converter.analysis.shape_graph import FunctionShapes
 from converter.graph.model import Model, Scope
+from converter.graph.ops import Product, product
 from converter.graph.protos import NodeDef
 
-_PREFIX_COSTS = (
-    (("Conv", "FusedConv2DBiasActivation", "_FusedConv2D", "XlaConv"), 5000),
-    (("MatMul", "BatchMatMul", "XlaDot"), 1000),
-    (("Einsum", "XlaEinsum"), 1001),
-)
+# A depthwise convolution is any other op to them.
+_PRODUCT_COSTS = {Product.CONVOLUTION: 5000, Product.MATRIX: 1000, Product.DOT: 1000, Product.EINSUM: 1001}
 
 
 @dataclass
@@ -35,7 +33,8 @@ class Cost(Split[int]):
 
 def op_cost(op: str) -> int:
     """Cost of one op that calls nothing."""
-    return next((cost for prefixes, cost in _PREFIX_COSTS if op.startswith(prefixes)), 1)
+    family = product(op)
+    return 1 if family is None else _PRODUCT_COSTS.get(family, 1)
 
 
 def model_cost(model: Model) -> Cost:

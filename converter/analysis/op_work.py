@@ -43,14 +43,14 @@ _FLOATING = {
     DT_COMPLEX128,
 }
 _WITHOUT_ELEMENTS = {DT_STRING, DT_RESOURCE, DT_VARIANT}
-_LOOKUPS = {"ResourceGather", "ResourceGatherNd"}
 _UNTOUCHED = {
     *("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "XlaSharding"),
     *("Reshape", "Squeeze", "ExpandDims", "Const", "ReadVariableOp", "Shape", "ShapeN", "Size", "Rank", "NoOp"),
     *("Placeholder", "PlaceholderWithDefault", *ops.TPU_MARKERS),
 }
-_NO_COMPUTATION = ops.MOVEMENT | _UNTOUCHED | _LOOKUPS | {"Cast", "XlaCallModule"}
-_PICKS = {"Gather", "GatherV2", "GatherNd", "Slice", "StridedSlice"} | _LOOKUPS
+_NO_COMPUTATION = ops.MOVEMENT | _UNTOUCHED | ops.VARIABLE_LOOKUPS | {"Cast", "XlaCallModule"}
+_PICKS = {"Slice", "StridedSlice"} | ops.LOOKUPS | ops.VARIABLE_LOOKUPS
+# What these take is known; of other products (XlaDot, gradients of filters), no terms are counted.
 _CONVOLUTIONS = {"Conv", "Conv2D", "Conv3D", "DepthwiseConv2dNative"}
 # Input 1 is the filter, input 2 what goes in.
 _TRANSPOSED_CONVOLUTIONS = {"Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput"}
@@ -100,17 +100,18 @@ def _flops(node: NodeDef, taken: Sequence[TensorInfo], given: Sequence[TensorInf
 
 def _terms(node: NodeDef, taken: Sequence[TensorInfo], given: Sequence[TensorInfo]) -> int | None:
     """How many products are summed up; None for an op that sums none up."""
-    if node.op == "MatMul" or node.op.startswith("BatchMatMul"):
+    family = ops.product(node.op)
+    if family is ops.Product.MATRIX:
         transposed = any(attr in node.attr and node.attr[attr].b for attr in ("transpose_a", "adj_x"))
         return given[0].elements * _size(taken[0], -2 if transposed else -1)
-    if node.op in ("Einsum", "XlaEinsum"):
+    if family is ops.Product.EINSUM:
         return _einsum_terms(node.attr["equation"].s.decode(), taken)
     if node.op in _CONVOLUTIONS:
         # A filter is [..., in, out]; of a grouped convolution, it holds the channels of one group.
-        channels = _size(taken[1], -2) if node.op != "DepthwiseConv2dNative" else 1
+        channels = _size(taken[1], -2) if family is not ops.Product.DEPTHWISE else 1
         return given[0].elements * _window(taken[1]) * channels
     if node.op in _TRANSPOSED_CONVOLUTIONS:
-        channels = _size(taken[1], -2) if node.op != "DepthwiseConv2dNativeBackpropInput" else 1
+        channels = _size(taken[1], -2) if family is not ops.Product.DEPTHWISE else 1
         return taken[2].elements * _window(taken[1]) * channels
     return None
 

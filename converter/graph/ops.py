@@ -6,6 +6,7 @@ function called by its name.
 
 from __future__ import annotations
 
+import enum
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,6 +50,30 @@ MOVEMENT = frozenset({
 })  # fmt: skip
 
 
+# These pick rows of a table; the second ones, of a variable.
+LOOKUPS = frozenset({"Gather", "GatherV2", "GatherNd"})
+VARIABLE_LOOKUPS = frozenset({"ResourceGather", "ResourceGatherNd"})
+
+
+class Product(enum.Enum):
+    """Families of ops that sum up products."""
+
+    MATRIX = enum.auto()
+    DOT = enum.auto()
+    EINSUM = enum.auto()
+    CONVOLUTION = enum.auto()
+    DEPTHWISE = enum.auto()
+
+
+_PRODUCT_PREFIXES = {
+    Product.MATRIX: ("MatMul", "BatchMatMul"),
+    Product.DOT: ("XlaDot",),
+    Product.EINSUM: ("Einsum", "XlaEinsum"),
+    Product.CONVOLUTION: ("Conv", "FusedConv2DBiasActivation", "_FusedConv2D", "XlaConv"),
+    Product.DEPTHWISE: ("DepthwiseConv2d",),
+}
+
+
 class MissingAttributeError(ValueError):
     """A node lacks an attribute that its op requires."""
 
@@ -66,6 +91,12 @@ class ArgSlot:
     dtype: DataType
     attr: str
     attr_index: int | None
+
+
+@functools.cache
+def product(op: str) -> Product | None:
+    """The family of an op that sums up products, gradients of such ops included; None for any other op."""
+    return next((family for family, prefixes in _PRODUCT_PREFIXES.items() if op.startswith(prefixes)), None)
 
 
 @functools.cache

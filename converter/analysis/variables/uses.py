@@ -10,7 +10,7 @@ from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_BFLOAT16, NodeDef
 
 _BFLOAT16 = DT_BFLOAT16
-_READERS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "ReadVariableXlaSplitND"}
+_READERS = {"ReadVariableOp", "ReadVariableXlaSplitND"} | ops.VARIABLE_LOOKUPS
 _WRITERS = {
     "AssignVariableOp",
     "AssignAddVariableOp",

@@ -12,8 +12,6 @@ from converter.graph.protos import DT_BFLOAT16, DT_COMPLEX64, DT_DOUBLE, DT_HALF
 
 _INEXACT = {DT_HALF, DT_BFLOAT16, DT_DOUBLE, DT_COMPLEX64}
 _COUNTING = {"Range", "LinSpace"}
-_LOOKUPS = {"Gather", "GatherV2", "GatherNd"}
-_CONTRACTIONS = ("MatMul", "BatchMatMul", "Einsum", "XlaEinsum", "XlaDot", "Conv", "DepthwiseConv2d", "XlaConv")
 
 
 class Kind(enum.IntEnum):
@@ -77,10 +75,10 @@ class KindFlow:
             self._flows += [(own, v) for v in fresh if v != own]
         if node.op in _COUNTING or node.op in ops.RANDOM:
             self._floors += [(v, Kind.COUNTED) for v in given]
-        elif node.op in _LOOKUPS:
+        elif node.op in ops.LOOKUPS:
             # A table that integers look up in is data even where it is a constant.
             self._floors += [(v, Kind.GIVEN) for v in given]
-        elif node.op.startswith(_CONTRACTIONS) and given and inside:
+        elif ops.product(node.op) is not None and given and inside:
             self._contractions.append((next(iter(given)), scope, node))
 
     def propagate(self, model: Model) -> None:
@@ -138,10 +136,11 @@ def _source_kind(node: NodeDef) -> Kind:
 
 def _is_outer_product(inference: Inference, scope: Scope, node: NodeDef) -> bool:
     """Whether a product sums nothing up: positions times frequencies, as rotary embeddings have it."""
-    if node.op in ("Einsum", "XlaEinsum"):
+    family = ops.product(node.op)
+    if family is ops.Product.EINSUM:
         inputs, arrow, output = node.attr["equation"].s.decode().partition("->")
         return bool(arrow) and set(inputs) - {",", ".", " "} <= set(output)
-    if "MatMul" not in node.op:
+    if family is not ops.Product.MATRIX:
         return False
     try:
         shape = inference.infer(scope.name).of(node.input[0])
