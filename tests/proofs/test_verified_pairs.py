@@ -92,13 +92,13 @@ def test_an_answer_that_the_converted_model_cannot_give_is_no_fault_of_the_input
 
 def test_a_random_original_is_no_excuse_for_what_differs_more(tmp_path: Path) -> None:
     def noisy(x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"y": x + tf.random.uniform([], 0, 1e-3)}
+        return {"y": x + tf.random.uniform(tf.shape(x))}
 
     one = save(tmp_path / "one", noisy)
     same = verify_conversion(one, save(tmp_path / "two", noisy), batch_sizes=[2])
     assert same.passed and [c.random for c in same.comparisons] == [True]
     assert same.text().splitlines()[1].startswith("skip  ")
-    other = save(tmp_path / "three", lambda x: {"y": x + tf.random.uniform([], 0, 1e-3) + 1.0})
+    other = save(tmp_path / "three", lambda x: {"y": x + tf.random.uniform(tf.shape(x)) + 1000.0})
     assert not verify_conversion(one, other, batch_sizes=[2]).passed
     shape = save(tmp_path / "four", lambda x: {"y": (x + tf.random.uniform([]))[0]})
     assert not verify_conversion(one, shape, batch_sizes=[2]).passed
