@@ -160,6 +160,8 @@ def test_a_function_that_only_python_can_call_hands_on_a_request() -> None:
 def test_a_function_that_nobody_can_call_hands_on_nothing() -> None:
     assert captured(outside(""), "f") == [False, True]
     assert captured(outside("", "n = Neg(k) {T: float32}", "n:y:0"), "f") == [False, True]
+    scaled = "two = Const() {dtype: float32, value: float32(2)}; m = Mul(k, two:output:0) {T: float32}"
+    assert captured(outside("", scaled, "m:z:0"), "f") == [False, True]
     assert captured(outside(""), "outer") == [False, False]
 
 

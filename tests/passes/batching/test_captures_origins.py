@@ -147,6 +147,12 @@ def test_what_is_one_in_each_world_is_a_capture() -> None:
     assert worlds == {"object graph", "main graph"}
 
 
+def test_a_function_of_literals_is_a_literal() -> None:
+    captures = Captures(served(f"{LITERAL}; m = Mul(k:output:0, k:output:0) {{T: float32}}"))
+    assert captures.argument("h", 1)
+    assert [world for world, _ in captures.argument_origins("h", 1) or ()] == ["literal"]
+
+
 def test_a_function_of_what_only_one_world_knows_is_not_a_capture() -> None:
     """Whether the variable that the main graph names is the one that the object graph binds, nobody knows."""
     own = served(f"v = {READ.format('v', 'r')}; m = Mul(c, r:value:0) {{T: float32}}")

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from converter.errors import ConversionError
+from converter.graph import shapes
 from converter.graph.model import Model
 from converter.options.parse import BatchOptions
 from converter.passes.batching.batch import Batch
@@ -235,10 +236,8 @@ def test_an_update_is_checked_for_the_sizes_that_it_keeps() -> None:
     model, result = run(UPDATE.replace("BODY", "return x"), BatchOptions(max_batch_size=8, num_batch_threads=2))
     assert result.warnings == [], "a capture may be a scalar"
     assert [c.where for c in result.changes] == ["main graph"]
-    assert (result.details.to_json()["batched"][0]["queue"], result.details.to_json()["batched"][0]["captures"]) == (
-        "call",
-        1,
-    )
+    (batched,) = result.details.to_json()["batched"]
+    assert (batched["queue"], batched["captures"]) == ("call", 1)
     assert model.graph_def.node[2].attr["num_batch_threads"].i == 2
     folded = UPDATE.replace("BODY", f"{FOLD}; return r:output:0")
     with pytest.raises(ConversionError, match=r'Batching "main graph" \(g\): .* in a batch of 3'):
@@ -270,8 +269,8 @@ def test_outputs_are_called_what_the_signature_calls_them() -> None:
     total = "a = Const() {dtype: int32, value: int32([0])}; s = Sum(x, a:output:0) {T: float32, Tidx: int32}"
     text = f"""
     object f = function @f
-    signature "both" x=x:0 float32<?,3> -> first=call:0, second=call:1
-    signature "none" x=x:0 float32<?,3> -> second=other
+    signature "both" x=x:0 float32<?,3> -> first=call, second=call:1
+    signature "none" x=x:0 float32<?,3> -> wrong=other
     main {{
       x = Placeholder() {{dtype: float32, shape: <?,3>}}
       other = Neg(x) {{T: float32}}
@@ -289,6 +288,23 @@ def test_outputs_are_called_what_the_signature_calls_them() -> None:
         run(text.replace("RESULTS", "x, s:output:0"))
     with pytest.raises(ConversionError, match=r'Output "first" of shape \[3\] has 3 rows in a batch of 4'):
         run(text.replace("RESULTS", "s:output:0, x"))
+    unnamed = text.replace('signature "both"', '# signature "both"')
+    with pytest.raises(ConversionError, match=r'Output "y" of shape \[3\] has 3 rows in a batch of 4'):
+        run(unnamed.replace("RESULTS", "s:output:0, x"))
+
+
+def test_a_function_that_promised_a_number_of_rows_promises_none_in_a_batch() -> None:
+    text = """
+    @f(x: float32 {_output_shapes: [<1,3>]}, y: float32 {_output_shapes: [<1>]}) -> (z: float32) [stateful] {
+      core = TPUOrdinalSelector()
+      t = TPUPartitionedCall(x, y, core:device_ordinals:0) {Tin: [float32, float32], Tout: [float32], f: @F}
+      return t:output:0, ^t
+    }
+    @F(x: float32, y: float32) -> (z: float32) { return x }
+    """
+    model, _ = run(text)
+    assert shapes.declared_shapes(model.functions["f_batched"]) == [(None, 3), (None,)]
+    assert shapes.declared_shapes(model.functions["f"]) == [(1, 3), (1,)], "its callers are as they were"
 
 
 def test_violations_are_allowed_only_if_asked() -> None:

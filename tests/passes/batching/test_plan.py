@@ -6,7 +6,7 @@ import pytest
 
 from converter.errors import ConversionError
 from converter.options.parse import BatchOptions, FunctionKind, FunctionRef
-from converter.passes.batching.plan import Plan, make_plan
+from converter.passes.batching.plan import Plan, batched_within, make_plan
 from tests.harness import parse_model
 
 DEFAULT = (BatchOptions(max_batch_size=8, num_batch_threads=2),)
@@ -354,3 +354,23 @@ def test_calls_whose_captures_have_nothing_in_common_share_no_queue() -> None:
     bound = objects + "\nobject h = function @h(c)"
     assert groups("x, c, core", nodes=both, objects=bound, library=third) == [0, 0, 0]
     assert groups("x, c, core", objects=bound, library=third) == [0, 1, 1]
+    # What the main graph gives both is the same, what the object graph binds is not.
+    two = both + "\n" + both.replace("call =", "call2 =").replace("@g", "@h")
+    differ = 'object d = constant "Other"\n' + bound.replace("@h(c)", "@h(d)")
+    assert groups(nodes=two, objects=bound, library=third) == [0, 0]
+    assert groups(nodes=two, objects=differ, library=third) == [0, 1]
+
+
+def test_a_core_that_the_caller_gives_cannot_be_merged() -> None:
+    body = f"n = Neg(x) {{T: float32}}; t = TPUPartitionedCall(n:y:0, core) {{{TYPES}, f: @leaf}}; return t:output:0"
+    made = plan(f"@outer(x: float32, core: int32) -> (y: float32) [stateful] {{ {body} }}\n{LEAF}")
+    assert not made.targets
+    assert "the TPU core that it runs on is computed for each call" in made.skips[0].reason
+
+
+def test_the_tpu_functions_within_a_batch_are_named_once_each_and_no_others() -> None:
+    text = MAIN + calling("outer", "stub") + on_tpu("stub") + on_tpu("again") + on_tpu("elsewhere", "other")
+    model = parse_model(text + LEAF + LEAF.replace("leaf", "other"))
+    assert batched_within(model, ["outer"]) == ["leaf"]
+    assert batched_within(model, ["stub", "again"]) == ["leaf"]
+    assert batched_within(model, ["elsewhere", "leaf"]) == ["other"]
