@@ -132,6 +132,15 @@ def producer_of(ref: str) -> str:
     return ref.lstrip("^").split(":", 1)[0]
 
 
+def before_identities(ref: str, nodes: Mapping[str, NodeDef]) -> str:
+    """The tensor that chains of Identity copy to `ref`."""
+    producer = nodes.get(producer_of(ref))
+    while producer is not None and producer.op == "Identity":
+        ref = data_inputs(producer)[0]
+        producer = nodes.get(producer_of(ref))
+    return ref
+
+
 def canonical_ref(ref: str, scope: Scope) -> str:
     """One spelling for one tensor; in the main graph 'a' and 'a:0' are the same."""
     return f"{ref}:0" if scope.function is None and ":" not in ref and not is_control(ref) else ref

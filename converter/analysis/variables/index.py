@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from converter.analysis.variables.flow import HANDLE_OP, OBJECT, Consumer, ResourceFlow, Slot, object_slot
-from converter.analysis.variables.restoring import before_identities, restored_tensors
+from converter.analysis.variables.restoring import restored_tensors
 from converter.analysis.variables.uses import Served, UseKind, VariableUse, use_kind, value_attr
 from converter.checkpoint.read import OBJECT_GRAPH_KEY, StoredTensor, checkpoint_key_of_variables, list_tensors
 from converter.graph import edit, tensors
@@ -173,7 +173,7 @@ class VariableIndex:
                 if node.op != "AssignVariableOp":
                     continue
                 handle, value = edit.data_inputs(node)
-                saved_as = restored.get(before_identities(value, scope, nodes))
+                saved_as = restored.get(edit.canonical_ref(edit.before_identities(value, nodes), scope))
                 if saved_as is not None and self._may_hold(saved_as):
                     for origin in self.flow.origins((scope.name, edit.canonical_ref(handle, scope))):
                         if origin[0] == MAIN_GRAPH:

@@ -26,18 +26,9 @@ def restored_tensors(scope: Scope) -> dict[str, str]:
 
 def checkpoint_keys(node: NodeDef, scope: Scope, nodes: Mapping[str, NodeDef]) -> list[str]:
     """The keys that a SaveV2 or RestoreV2 saves or restores, in order; none if they are not constant."""
-    names = nodes.get(edit.producer_of(before_identities(node.input[1], scope, nodes)))
+    names = nodes.get(edit.producer_of(edit.before_identities(node.input[1], nodes)))
     if names is None or names.op != "Const":
         return []
     values = np.atleast_1d(tensors.values(names.attr["value"].tensor))
     # Of a damaged key nothing in the checkpoint has the name.
     return [value.decode(errors="replace") for value in values.tolist()]
-
-
-def before_identities(ref: str, scope: Scope, nodes: Mapping[str, NodeDef]) -> str:
-    """The tensor that chains of Identity copy to `ref`."""
-    producer = nodes.get(edit.producer_of(ref))
-    while producer is not None and producer.op == "Identity":
-        ref = edit.data_inputs(producer)[0]
-        producer = nodes.get(edit.producer_of(ref))
-    return edit.canonical_ref(ref, scope)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from converter.analysis.shape_inference import Inference
 from converter.graph.model import Model
-from converter.passes.batching.rows.report import RowReport, check_rows
+from converter.passes.batching.rows.report import RowReport, check_rows, listed
 from converter.passes.batching.rules import Component, Violation, check, told
 
 
@@ -49,7 +49,7 @@ def check_components(model: Model, components: Iterable[tuple[str, Component]]) 
         if not rows.mixed and (rows.unclear or open_results):
             findings.unclear[name] = rows.unclear or f"{open_results[0].tensor} {open_results[0].why}"
     findings.certain += _told(violations, certain=True)
-    findings.certain += [f"Batching {_listed(names)}: {message}" for message, names in mixed.items()]
+    findings.certain += [f"Batching {listed(names)}: {message}" for message, names in mixed.items()]
     findings.possible += _told(violations, certain=False)
     return findings
 
@@ -62,11 +62,6 @@ def _told(violations: Sequence[tuple[str, Violation]], *, certain: bool) -> list
             key = (violation.requirement, violation.why, violation.remedy)
             groups.setdefault(key, []).append((name, violation))
     return [
-        f"Batching {_listed([name for name, _ in group])}: {told([violation for _, violation in group])}"
+        f"Batching {listed([name for name, _ in group])}: {told([violation for _, violation in group])}"
         for group in groups.values()
     ]
-
-
-def _listed(names: Sequence[str]) -> str:
-    each = list(dict.fromkeys(names))
-    return each[0] if len(each) == 1 else f"{', '.join(each[:-1])} and {each[-1]}"

@@ -17,7 +17,7 @@ from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_VARIANT, FunctionDef, NodeDef
 from converter.passes.batching.rows.site import Site
 from converter.passes.batching.rows.transfer import transfer
-from converter.passes.batching.rows.turns import before_identities, depends_on_turns, plain_counters, visits_all
+from converter.passes.batching.rows.turns import depends_on_turns, plain_counters, visits_all
 from converter.passes.batching.rows.values import CONSTANT, Cause, Effect, Value, either, spoiled, worst
 
 _MAX_TURNS = 16
@@ -241,8 +241,8 @@ class _Body:
     def _by_turn(self, node: NodeDef) -> bool:
         """Whether the index into a list numbers the turns of the loop of which this is the body."""
         if node.op == "TensorListPushBack":
-            pushed_on = before_identities(edit.data_inputs(node)[0], self._nodes)
+            pushed_on = edit.before_identities(edit.data_inputs(node)[0], self._nodes)
             return pushed_on in {a.name for a in self._function.signature.input_arg}
         if node.op not in _INDEXED_LISTS:
             return False
-        return before_identities(edit.data_inputs(node)[_INDEXED_LISTS[node.op]], self._nodes) in self._counters
+        return edit.before_identities(edit.data_inputs(node)[_INDEXED_LISTS[node.op]], self._nodes) in self._counters

@@ -57,7 +57,7 @@ def reshape(site: Site, values: Sequence[Value]) -> list[Value] | None:
     """[b, t, d] to [b * t, d] and back: what stands before the rows, and behind, must still be whole dimensions."""
     value = values[0]
     if value.axis is None:
-        return [replace(value, spoiled=value.spoiled)]
+        return [value]
     before, target = site.extents(0), site.output_extents(0)
     first = next((d for d, e in enumerate(target or ()) if e is None or e.grows or e.fixed != 1), None)
     if before is not None and target is not None and first is not None and _leads(before, value.axis):

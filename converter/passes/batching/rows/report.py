@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from converter.analysis.shape_graph import Argument
@@ -92,7 +92,7 @@ def _report(component: Component, results: list[Value], known: list[Extents | No
             unclear.append(f'output "{name}": {why}')
         else:
             mixed.setdefault(f"{_EFFECTS[effect]}: {why}", []).append(f'"{name}"')
-    messages = [f"Output {_listed(names)} {reason}. {_remedy()}" for reason, names in mixed.items()]
+    messages = [f"Output {listed(names)} {reason}. {_remedy()}" for reason, names in mixed.items()]
     return RowReport(tuple(messages), unclear[0] if unclear else "", frozenset(proved))
 
 
@@ -118,5 +118,7 @@ def _remedy() -> str:
     )
 
 
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them, each once."""
+    each = list(dict.fromkeys(names))
+    return each[0] if len(each) == 1 else f"{', '.join(each[:-1])} and {each[-1]}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from converter.graph import ops
 from converter.passes.batching.rows.labels import PART, UNSURE, Label, Labels
 from converter.passes.batching.rows.ops import fold_of, labels_of
 from converter.passes.batching.rows.site import Site, growing_axis
@@ -48,7 +49,6 @@ _EXACT = {
     *("Split", "SplitV", "Squeeze", "StridedSlice", "Sub", "Sum", "Tile", "Transpose", "TruncateDiv", "Unpack"),
 }
 _PARTS = {"Slice", "StridedSlice"}
-_BY_INDEX = {"Gather", "GatherV2", "GatherNd"}
 
 
 def transfer(site: Site, values: Sequence[Value]) -> list[Value]:
@@ -64,7 +64,7 @@ def transfer(site: Site, values: Sequence[Value]) -> list[Value]:
 def _transferred(site: Site, values: Sequence[Value], data: Sequence[Value], settings: set[int]) -> list[Value]:
     count = len(site.outputs)
     bad = worst(v.spoiled for v in data)
-    picked = site.node.op in _BY_INDEX and bad is not None and bad is values[1].spoiled and values[0].rows
+    picked = site.node.op in ops.LOOKUPS and bad is not None and bad is values[1].spoiled and values[0].rows
     # Rows that were put in another order may be put back into theirs.
     if picked and (values[0].spoiled is None or values[0].spoiled.effect is Effect.UNKNOWN) and _many(site):
         return [spoiled(site.cause(Effect.UNKNOWN, f"picks rows by what cannot be followed: {bad}"))] * count

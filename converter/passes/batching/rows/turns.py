@@ -13,15 +13,6 @@ _BOUNDS = {"Less": (0, 1), "Greater": (1, 0)}
 """Which input of a comparison is the counter, and which one its bound."""
 
 
-def before_identities(ref: str, nodes: dict[str, NodeDef]) -> str:
-    """The tensor that chains of Identity copy to `ref`."""
-    producer = nodes.get(edit.producer_of(ref))
-    while producer is not None and producer.op == "Identity":
-        ref = edit.data_inputs(producer)[0]
-        producer = nodes.get(edit.producer_of(ref))
-    return ref
-
-
 def plain_counters(body: FunctionDef) -> list[int]:
     """Which arguments of a loop's body it returns one greater."""
     nodes = _nodes(body)
@@ -29,7 +20,7 @@ def plain_counters(body: FunctionDef) -> list[int]:
     return [
         i
         for i, (argument, ref) in enumerate(zip(body.signature.input_arg, results, strict=True))
-        if _is_next(argument.name, before_identities(ref, nodes), nodes)
+        if _is_next(argument.name, edit.before_identities(ref, nodes), nodes)
     ]
 
 
@@ -44,8 +35,8 @@ def visits_all(
     counting = {cond.signature.input_arg[i].name for i in counters}
     stack = [cond.ret[r.name] for r in cond.signature.output_arg]
     while stack:
-        node = nodes.get(edit.producer_of(before_identities(stack.pop(), nodes)))
-        refs = [] if node is None else [before_identities(ref, nodes) for ref in edit.data_inputs(node)]
+        node = nodes.get(edit.producer_of(edit.before_identities(stack.pop(), nodes)))
+        refs = [] if node is None else [edit.before_identities(ref, nodes) for ref in edit.data_inputs(node)]
         if node is not None and node.op == "LogicalAnd":
             stack += refs
             continue
@@ -61,7 +52,7 @@ def visits_all(
 def depends_on_turns(body: FunctionDef, index: int, value: Value) -> bool:
     """Whether a variable of a loop may become another in each turn: not one that stays, or a list of the rows."""
     argument = body.signature.input_arg[index]
-    if before_identities(body.ret[body.signature.output_arg[index].name], _nodes(body)) == argument.name:
+    if edit.before_identities(body.ret[body.signature.output_arg[index].name], _nodes(body)) == argument.name:
         return False
     return not (argument.type == DT_VARIANT and (value.axis == ROWS or not value.rows))
 
@@ -75,7 +66,7 @@ def _is_next(name: str, ref: str, nodes: dict[str, NodeDef]) -> bool:
     step = nodes.get(edit.producer_of(ref))
     if step is None or step.op not in ("Add", "AddV2"):
         return False
-    operands = [before_identities(each, nodes) for each in edit.data_inputs(step)]
+    operands = [edit.before_identities(each, nodes) for each in edit.data_inputs(step)]
     others = [nodes.get(edit.producer_of(each)) for each in operands if each != name]
     if len(others) != 1 or others[0] is None or others[0].op != "Const":
         return False
