@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import cli
 from converter import ConversionError, verify_conversion
-from converter.passes.batching.rules import REQUIREMENTS
+from converter.passes.batching.requirements import REQUIREMENTS
 from converter.proofs.running import BATCHING_REFUSES, run
 
 Body = Callable[..., dict[str, tf.Tensor]]

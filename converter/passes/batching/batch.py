@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 
 from converter.analysis import tpu
-from converter.analysis.shape_inference import infer
-from converter.errors import ConversionError
-from converter.graph import calls, edit, shapes
+from converter.graph import calls, edit
 from converter.graph.edit import make_node
 from converter.graph.model import Model, Scope
 from converter.graph.protos import FunctionDef, NodeDef
 from converter.options.parse import BatchOptions
-from converter.passes.batching import rules
-from converter.passes.batching.checks import check_components
-from converter.passes.batching.op import (
-    argument_order,
-    batch_node,
-    free_batch_dimension,
-    padding_table,
-    permute_arguments,
-    present_values,
-    update_node,
-    updated_values,
-)
-from converter.passes.batching.plan import Plan, Target, Update, batched_within, make_plan, ordinal_producer
-from converter.passes.pass_result import Json, PassResult, RawDetails
+from converter.passes.batching.attributes import changes_text, read_attributes, write_attributes
+from converter.passes.batching.details import BatchedRow, padding_table
+from converter.passes.batching.op import argument_order, batch_node, free_batch_dimension, permute_arguments
+from converter.passes.batching.plan import BatchPlan, make_plan
+from converter.passes.batching.survey import batched_function
+from converter.passes.batching.targets import Place, Site, Target
+from converter.passes.batching.tpu_calls import batched_within
+from converter.passes.pass_result import Pass, PassResult
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Pass[BatchPlan]):
     """Puts a BatchFunction op in front of every component that is to be batched.
 
     before:  X(x, v, y) { body }
@@ -53,107 +45,34 @@ class Batch:
 
     name = "batch"
 
-    def apply(self, model: Model) -> PassResult:
-        plan = make_plan(model, self.options)
-        result = PassResult(skips=list(plan.skips))
-        unclear = self._check_shapes(model, plan, result)
-        batched: list[Json] = []
+    def plan(self, model: Model) -> BatchPlan:
+        return make_plan(model, self.options, self.allow_violations)
+
+    def carry_out(self, model: Model, plan: BatchPlan) -> PassResult:
+        result = PassResult(skips=list(plan.skips), warnings=list(plan.warnings))
+        rows: list[BatchedRow] = []
         shared: dict[int, str] = {}
         for target in plan.targets:
-            node = _batch_function(model, target) if target.call is None else _batch_call(model, target, shared)
-            where = target.function if target.scope is None else target.scope.name
-            result.changed(where, f"{target.what} batched as {node.attr['f'].func.name}")
-            batched.append(_details(model, target.name, target.what, node))
-        for update in plan.updates:
-            changes = update_node(update)
-            if changes:
-                result.changed(update.scope.name, f'batching op "{update.node.name}": {", ".join(changes)}')
+            if target.site is None:
+                node = _batch_function(model, target)
             else:
-                result.skipped(update.name, f'its batching op "{update.node.name}" has these options already')
-            batched.append(_details(model, update.name, "batching op", update.node))
-        around = [s.name for t in plan.targets if (s := t.scope or model.scope(t.function)).function is not None]
-        if around:
-            calls.drop_jit_compile(model, around)
-            calls.make_callers_stateful(model, around)
-        result.details = _raw_details(unclear, batched, {s.where: s.reason for s in plan.skips})
+                node = _batch_call(model, target, target.site, shared)
+            result.changed(target.scope, f"{target.what} batched as {batched_function(node)}")
+            rows.append(_row(model, target.name, target.what, node))
+        for place in plan.unused:
+            _remove(model, place)
+        for update in plan.updates:
+            _, node = update.place.find(model)
+            changes = changes_text(update.before, update.after)
+            if changes:
+                write_attributes(node, update.before.changed(update.after))
+                result.changed(update.place.scope, f'batching op "{node.name}": {", ".join(changes)}')
+            rows.append(_row(model, update.name, "batching op", node))
+        if plan.stateful:
+            calls.drop_jit_compile(model, plan.stateful)
+            calls.make_callers_stateful(model, plan.stateful)
+        result.details = dataclasses.replace(plan.details, batched=tuple(rows))
         return result
-
-    def _check_shapes(self, model: Model, plan: Plan, result: PassResult) -> dict[str, str]:
-        components = [(t.name, _target_component(model, t)) for t in plan.targets]
-        components += [(u.name, _update_component(model, u)) for u in plan.updates]
-        findings = check_components(model, components)
-        if findings.certain and not self.allow_violations:
-            raise ConversionError(f"{' '.join(findings.certain)} (--allow_batching_violations converts all the same.)")
-        result.warnings += [*findings.certain, *findings.possible]
-        for name, why in findings.unclear.items():
-            result.skipped(name, f"cannot tell whether rows of a batch influence each other: {why}")
-        threads = [(t.name, t.options, t.options.num_batch_threads or 0) for t in plan.targets]
-        threads += [(u.name, u.options, updated_values(u)["num_batch_threads"]) for u in plan.updates]
-        for name, options, number in threads:
-            if not options.enable_large_batch_splitting and number <= 0:
-                result.warnings.append(
-                    f'Batching "{name}": disable_large_batch_splitting has no effect with num_batch_threads: 0, '
-                    "because the runtime's adaptive scheduler always splits. Set num_batch_threads."
-                )
-        return findings.unclear
-
-
-# --- shapes -----------------------------------------------------------------------------------------------------
-
-
-def _target_component(model: Model, target: Target) -> rules.Component:
-    function = model.functions[target.function]
-    declared = shapes.declared_shapes(function)
-    if target.call is not None and target.scope is not None and None in declared:
-        # A TPU call that somebody else built often records no shapes; what feeds it may be known.
-        around = infer(model, target.scope.name)
-        fed = [around.of(ref) for ref in edit.data_inputs(target.call)[:-1]]
-        declared = [f if d is None else d for d, f in zip(declared, fed, strict=True)]
-    return _component(model, target.function, target.inputs, declared, target.options)
-
-
-def _update_component(model: Model, update: Update) -> rules.Component:
-    name = update.node.attr["f"].func.name
-    function = model.functions[name]
-    declared = shapes.declared_shapes(function)
-    inputs = tuple(range(len(update.node.attr["Tin"].list.type)))
-    values = updated_values(update)
-    return _component(model, name, inputs, declared, update.options, values["allowed_batch_sizes"])
-
-
-def _component(
-    model: Model,
-    name: str,
-    inputs: tuple[int, ...],
-    declared: Sequence[shapes.Shape],
-    options: BatchOptions,
-    allowed: tuple[int, ...] | None = None,
-) -> rules.Component:
-    signature = model.functions[name].signature
-    sizes = options.allowed_batch_sizes if allowed is None else allowed
-    keys = _signature_outputs(model, name)
-    return rules.Component(
-        function=name,
-        declared=tuple(declared),
-        inputs=inputs,
-        input_names=tuple(a.name for a in signature.input_arg),
-        result_names=tuple(keys.get(i, r.name) for i, r in enumerate(signature.output_arg)),
-        sizes=rules.batch_sizes(sizes, options.max_batch_size),
-        max_batch_size=options.max_batch_size,
-        largest_batch=sizes[-1] if sizes else options.max_batch_size,
-    )
-
-
-def _signature_outputs(model: Model, function: str) -> dict[int, str]:
-    """Result number -> output key, for a function that computes a signature."""
-    callers = {n.name for n in model.graph_def.node if function in calls.called_functions(n, model)}
-    found = {}
-    for signature in model.signatures.values():
-        for key, output in signature.outputs.items():
-            node, _, number = output.name.partition(":")
-            if node in callers:
-                found[int(number or 0)] = key
-    return found
 
 
 # --- new batching ops -------------------------------------------------------------------------------------------
@@ -176,14 +95,16 @@ def _batch_function(model: Model, target: Target) -> NodeDef:
     return outer.node_def[0]
 
 
-def _batch_call(model: Model, target: Target, shared: dict[int, str]) -> NodeDef:
-    """Rule 2 for a TPU call among other nodes: it becomes a BatchFunction where it stands."""
-    assert target.call is not None and target.scope is not None
-    call, scope = target.call, target.scope
-    ordinal = ordinal_producer(scope, call)
-    if target.group not in shared:
-        shared[target.group] = _call_alone(model, target, call, ordinal).signature.name
-    inner = model.functions[shared[target.group]]
+def _batch_call(model: Model, target: Target, site: Site, shared: dict[int, str]) -> NodeDef:
+    """Rule 2 for a TPU call among other nodes: it becomes a BatchFunction where it stands.
+
+    `shared` has the function that each queue runs, by the number of the queue.
+    """
+    scope, call = site.call.find(model)
+    if site.group not in shared:
+        _, ordinal = Place(scope.name, site.ordinal).find(model)
+        shared[site.group] = _call_alone(model, target, call, ordinal).signature.name
+    inner = model.functions[shared[site.group]]
     control = [ref for ref in call.input if edit.is_control(ref)]
     node = batch_node(call.name, call, inner, target, f"batch_{inner.signature.name}")
     node.input.extend(control)
@@ -192,12 +113,10 @@ def _batch_call(model: Model, target: Target, shared: dict[int, str]) -> NodeDef
     if scope.function is not None:
         count = len(node.attr["Tout"].list.type)
         edit.rewire(scope, {f"{node.name}:output:{i}": f"{node.name}:out_tensors:{i}" for i in range(count)})
-    if ordinal is not None:
-        _remove_if_unused(scope, ordinal.name)
     return call
 
 
-def _call_alone(model: Model, target: Target, call: NodeDef, ordinal: NodeDef | None) -> FunctionDef:
+def _call_alone(model: Model, target: Target, call: NodeDef, ordinal: NodeDef) -> FunctionDef:
     """Adds the function that holds nothing but this TPU call, its arguments in the batching op's order."""
     callee = model.functions[target.function]
     function = FunctionDef()
@@ -209,7 +128,6 @@ def _call_alone(model: Model, target: Target, call: NodeDef, ordinal: NodeDef | 
         added.handle_data.extend(argument.handle_data)
     for i, result in enumerate(callee.signature.output_arg):
         function.signature.output_arg.add(name=f"result_{i}", type=result.type)
-    assert ordinal is not None
     core = make_node("device_ordinal", ordinal.op, **dict(ordinal.attr))
     output = "device_ordinals" if ordinal.op == "TPUOrdinalSelector" else "output"
     alone = make_node(tpu.TPU_CALL, call.op, [*names, f"{core.name}:{output}:0"], **dict(call.attr))
@@ -219,41 +137,25 @@ def _call_alone(model: Model, target: Target, call: NodeDef, ordinal: NodeDef | 
     return model.add_function(function)
 
 
-def _remove_if_unused(scope: Scope, name: str) -> None:
-    if any(edit.producer_of(ref) == name for node in scope.nodes for ref in node.input):
-        return
-    if scope.function is not None and name in scope.function.control_ret.values():
-        return
-    position = next(i for i, node in enumerate(scope.nodes) if node.name == name)
+def _remove(model: Model, place: Place) -> None:
+    scope, _ = place.find(model)
+    position = next(i for i, node in enumerate(scope.nodes) if node.name == place.node)
     del scope.nodes[position]
 
 
 # --- report -----------------------------------------------------------------------------------------------------
 
 
-def _raw_details(unclear: dict[str, str], batched: list[Json], not_batched: dict[str, str]) -> RawDetails:
-    lines = []
-    for row in batched:
-        padding = ", ".join(f"{entry['rows']} -> {entry['padded_to']}" for entry in row["padding"])
-        lines.append(f"Batched: {row['name']}" + (f" (rows padded {padding})" if padding else ""))
-    lines += [f"Not batched: {name}: {reason}" for name, reason in not_batched.items()]
-    lines += [
-        f"Cannot tell whether rows of a batch influence each other in {name}: {why}" for name, why in unclear.items()
-    ]
-    return RawDetails({"rows_unclear": unclear, "batched": batched, "not_batched": not_batched}, tuple(lines))
-
-
-def _details(model: Model, name: str, what: str, node: NodeDef) -> Json:
-    values = present_values(node)
-    values["allowed_batch_sizes"] = list(values["allowed_batch_sizes"])
-    return {
-        "name": name,
-        "what": what,
-        "function": node.attr["f"].func.name,
-        "queue": node.attr["shared_name"].s.decode() if "shared_name" in node.attr else node.name,
-        "inputs": len(node.attr["Tin"].list.type),
-        "captures": len(node.attr["Tcaptured"].list.type) if "Tcaptured" in node.attr else 0,
-        "tpu_functions": batched_within(model, [node.attr["f"].func.name]),
-        "options": values,
-        "padding": padding_table(values["allowed_batch_sizes"], values["max_batch_size"]),
-    }
+def _row(model: Model, name: str, what: str, node: NodeDef) -> BatchedRow:
+    attributes, function = read_attributes(node), batched_function(node)
+    return BatchedRow(
+        name=name,
+        what=what,
+        function=function,
+        queue=node.attr["shared_name"].s.decode() if "shared_name" in node.attr else node.name,
+        inputs=len(node.attr["Tin"].list.type),
+        captures=len(node.attr["Tcaptured"].list.type) if "Tcaptured" in node.attr else 0,
+        tpu_functions=batched_within(model, [function]),
+        options=attributes,
+        padding=padding_table(attributes.allowed_batch_sizes, attributes.max_batch_size),
+    )

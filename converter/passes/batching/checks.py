@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from converter.analysis.shape_inference import Inference
 from converter.graph.model import Model
+from converter.passes.batching.component import Component
+from converter.passes.batching.requirements import Violation, told
 from converter.passes.batching.rows.report import RowReport, check_rows, listed
-from converter.passes.batching.rules import Component, Violation, check, told
+from converter.passes.batching.rules import check
 
 
 @dataclass

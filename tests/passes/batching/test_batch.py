@@ -8,7 +8,6 @@ import pytest
 from converter.errors import ConversionError
 from converter.options.parse import BatchOptions
 from converter.passes.batching.batch import Batch
-from converter.passes.batching.op import padding_table
 from tests.harness import assert_pass, assert_pass_raises, render
 from tests.passes.batching.models import batch, nested, queues, run
 
@@ -226,16 +225,6 @@ def test_functions_that_lead_to_a_batching_op_are_no_longer_compiled_for_the_cpu
     assert [
         n.function.function_spec.jit_compile for n in model.object_graph.nodes if n.function.concrete_functions
     ] == [0, 0]
-
-
-def test_padding_table() -> None:
-    assert padding_table((1, 4, 8), 20) == [
-        {"rows": "1", "padded_to": 1, "waste": 0.0},
-        {"rows": "2-4", "padded_to": 4, "waste": 0.5},
-        {"rows": "5-8", "padded_to": 8, "waste": 0.375},
-        {"rows": "9-20", "padded_to": None, "waste": None},
-    ]
-    assert padding_table((), 16) == [{"rows": "1-16", "padded_to": "the same", "waste": 0.0}]
 
 
 OLD_ATTRIBUTES = {

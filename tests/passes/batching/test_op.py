@@ -1,39 +1,17 @@
-"""The BatchFunction op: its attributes, new and updated, and the arguments of the function that it calls."""
+"""The BatchFunction op: how it is built, and the arguments of the function that it calls."""
 
-import pytest
-
-from converter.errors import ConversionError
-from converter.graph.protos import FunctionDef, NodeDef
+from converter.graph.protos import FunctionDef
 from converter.options.parse import BatchOptions
+from converter.passes.batching.attributes import Attributes
 from converter.passes.batching.op import (
     argument_order,
     batch_node,
     free_batch_dimension,
-    padding_table,
     permute_arguments,
-    present_values,
-    update_node,
-    updated_values,
 )
-from converter.passes.batching.plan import Target, Update
-from tests.harness import parse_model, render, render_function
-
-REQUIRED = "num_batch_threads: 1, max_batch_size: 8, batch_timeout_micros: 5"
-
-
-def node_of(attrs: str) -> NodeDef:
-    return parse_model(f"main {{ b = BatchFunction() {{{attrs}}} }}").graph_def.node[0]
-
-
-def update(attrs: str, options: BatchOptions) -> Update:
-    return Update("f", parse_model("").main_scope(), node_of(attrs), options)
-
-
-def attributes(node: NodeDef) -> str:
-    model = parse_model("")
-    model.graph_def.node.add().CopyFrom(node)
-    return next(line.strip() for line in render(model).splitlines() if "BatchFunction(" in line)
-
+from converter.passes.batching.targets import Target
+from tests.harness import parse_model, render_function
+from tests.passes.batching.models import attributes_text
 
 # ------------------------------------------------------------------------------------------------------------ arguments
 
@@ -95,7 +73,7 @@ def test_what_has_no_batch_dimension_is_left() -> None:
     assert plain == function_of("a: float32")
 
 
-# ----------------------------------------------------------------------------------------------------------- attributes
+# ------------------------------------------------------------------------------------------------------------- new ops
 
 
 def new_node(options: BatchOptions, attrs: str = "Tout: [float32]") -> str:
@@ -103,8 +81,8 @@ def new_node(options: BatchOptions, attrs: str = "Tout: [float32]") -> str:
     main {{ call = PartitionedCall(v, x, core, ^before) {{{attrs}, f: @f}} }}
     @f(x: float32, v: resource) -> (y: float32) {{ return x }}
     """)
-    target = Target("f", "function", "f", (1,), options)
-    return attributes(batch_node("b", model.graph_def.node[0], model.functions["f"], target, "queue"))
+    target = Target("f", "function", "f", (1,), Attributes().with_options(options))
+    return attributes_text(batch_node("b", model.graph_def.node[0], model.functions["f"], target, "queue"))
 
 
 def test_a_new_op_has_its_options_and_nothing_at_its_default() -> None:
@@ -134,90 +112,10 @@ def test_shapes_that_the_call_records_are_kept() -> None:
     @f(x: float32) -> (y: float32) { return x }
     """)
     call = model.graph_def.node[0]
-    target = Target("f", "function", "f", (0,), BatchOptions(max_batch_size=8))
+    target = Target("f", "function", "f", (0,), Attributes(max_batch_size=8))
     node = batch_node("b", call, model.functions["f"], target, "queue")
     assert node.attr["_output_shapes"] == call.attr["_output_shapes"]
     del call.attr["_output_shapes"]
     node = batch_node("b", call, model.functions["f"], target, "queue")
     assert "_output_shapes" not in node.attr
     assert "_output_shapes" not in call.attr
-
-
-def test_present_values_are_the_ops_defaults_where_nothing_is_written() -> None:
-    node = node_of("max_batch_size: 8")
-    assert present_values(node) == {
-        "num_batch_threads": 0,
-        "batch_timeout_micros": 0,
-        "max_enqueued_batches": 10,
-        "allowed_batch_sizes": (),
-        "enable_large_batch_splitting": False,
-        "max_batch_size": 8,
-    }
-    assert sorted(node.attr) == ["max_batch_size"], "looking creates nothing"
-    written = "max_enqueued_batches: 3, allowed_batch_sizes: [2, 8], enable_large_batch_splitting: true"
-    assert present_values(node_of(f"{REQUIRED}, {written}")) == {
-        "num_batch_threads": 1,
-        "batch_timeout_micros": 5,
-        "max_enqueued_batches": 3,
-        "allowed_batch_sizes": (2, 8),
-        "enable_large_batch_splitting": True,
-        "max_batch_size": 8,
-    }
-
-
-def test_an_update_writes_sizes_as_lists() -> None:
-    each = update(REQUIRED, BatchOptions(max_batch_size=8, allowed_batch_sizes=(4, 8), num_batch_threads=1))
-    said = update_node(each)
-    assert said == ["allowed_batch_sizes [] -> [4, 8]", "enable_large_batch_splitting False -> True"]
-
-
-def test_an_update_says_what_changed_and_writes_no_default() -> None:
-    options = BatchOptions(
-        max_batch_size=4, num_batch_threads=1, max_enqueued_batches=10, enable_large_batch_splitting=False
-    )
-    each = update(f"{REQUIRED}, max_enqueued_batches: 3, enable_large_batch_splitting: true", options)
-    assert update_node(each) == [
-        "max_enqueued_batches 3 -> 10",
-        "enable_large_batch_splitting True -> False",
-        "max_batch_size 8 -> 4",
-    ]
-    assert attributes(each.node) == (
-        "b = BatchFunction() {batch_timeout_micros: 5, max_batch_size: 4, num_batch_threads: 1}"
-    )
-    assert update_node(each) == []
-
-
-@pytest.mark.parametrize(
-    ("kept", "options", "relation"),
-    [
-        ("[2, 8]", BatchOptions(max_batch_size=4), "be at most max_batch_size: 4"),
-        ("[2, 8]", BatchOptions(max_batch_size=4, enable_large_batch_splitting=False), "equal max_batch_size: 4"),
-        ("[2, 8]", BatchOptions(max_batch_size=16, enable_large_batch_splitting=False), "equal max_batch_size: 16"),
-        ("[2, 8]", BatchOptions(max_batch_size=16), None),
-        ("[2, 8]", BatchOptions(max_batch_size=8), None),
-        ("[2, 8]", BatchOptions(max_batch_size=8, enable_large_batch_splitting=False), None),
-        ("[]", BatchOptions(max_batch_size=4, enable_large_batch_splitting=False), None),
-        ("[2, 8]", BatchOptions(max_batch_size=4, allowed_batch_sizes=(4,), enable_large_batch_splitting=False), None),
-    ],
-)
-def test_an_update_that_the_op_would_refuse_is_refused(kept: str, options: BatchOptions, relation: str | None) -> None:
-    each = update(f"{REQUIRED}, allowed_batch_sizes: {kept}", options)
-    if relation is None:
-        assert updated_values(each)["max_batch_size"] == options.max_batch_size
-        return
-    with pytest.raises(ConversionError) as caught:
-        updated_values(each)
-    assert str(caught.value) == (
-        f'The batching op "b" of "f" keeps its allowed_batch_sizes [2, 8], whose last must {relation}. Give '
-        "allowed_batch_sizes that fit, or `max_batch_size: 8`."
-    )
-
-
-def test_padding_of_sizes_that_follow_each_other() -> None:
-    assert [(row["rows"], row["padded_to"], row["waste"]) for row in padding_table((2, 3), 3)] == [
-        ("1-2", 2, 0.5),
-        ("3", 3, 0.0),
-    ]
-    assert padding_table((3,), 3) == [{"rows": "1-3", "padded_to": 3, "waste": 0.667}]
-    assert padding_table((2, 3), 4)[-1] == {"rows": "4", "padded_to": None, "waste": None}
-    assert padding_table((), 1) == [{"rows": "1", "padded_to": "the same", "waste": 0.0}]

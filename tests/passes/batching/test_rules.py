@@ -1,15 +1,10 @@
 """The batching op's shape rules: what certainly fails, what may fail, and what is fine."""
 
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
-
-from converter.graph.model import Model
-from converter.graph.shapes import Shape, declared_shape
-from converter.passes.batching.rules import REQUIREMENTS, Component, batch_sizes, check
-from converter.saved_model.reader import read_model
+from converter.passes.batching.rules import check
 from tests.harness import parse_model
+from tests.passes.batching.models import argument, component
 
 Found = list[tuple[str, int, bool]]
 
@@ -20,26 +15,6 @@ def found(
     """(tensor, requirement, certain) of each violation in a function whose arguments all belong to the request."""
     model = parse_model(f"@f({arguments}) -> ({results}) {{ {body} }}")
     return [(v.tensor, v.requirement, v.certain) for v in check(model, component(model, size, allowed))]
-
-
-def component(model: Model, size: int = 8, allowed: tuple[int, ...] = (), function: str = "f") -> Component:
-    definition = model.functions[function]
-    arguments, results = definition.signature.input_arg, definition.signature.output_arg
-    declared: tuple[Shape, ...] = tuple(declared_shape(definition, i) for i in range(len(arguments)))
-    return Component(
-        function=function,
-        declared=declared,
-        inputs=tuple(range(len(arguments))),
-        input_names=tuple(a.name for a in arguments),
-        result_names=tuple(r.name for r in results),
-        sizes=batch_sizes(allowed, size),
-        max_batch_size=size,
-        largest_batch=allowed[-1] if allowed else size,
-    )
-
-
-def argument(name: str, shape: str, dtype: str = "float32") -> str:
-    return f"{name}: {dtype} {{_output_shapes: [<{shape}>]}}"
 
 
 NEG = "n = Neg(x) {T: float32}; return n:y:0"
@@ -115,56 +90,102 @@ def test_a_sparse_result_is_recognized() -> None:
     assert found(argument("x", "?"), body, text) == [('The SparseTensor of outputs "i", "v" and "d"', 4, True)]
 
 
-def test_a_violation_names_tensor_shape_requirement_error_and_remedy() -> None:
-    model = parse_model(f"@f({argument('k', '')}) -> (y: float32) {{ {NEG.replace('x', 'k')} }}")
-    (violation,) = check(model, component(model))
-    assert str(violation) == (
-        'Input "k" of shape [] is a scalar that belongs to the request, which breaks requirement 1 of the batching op '
-        '(inputs to batching cannot be scalars): serving fails with "Batching input tensors must have at least one '
-        'dimension". Make the scalar a vector with one element for each row, or batch a function or signature that '
-        "meets the requirement."
-    )
-
-
-def test_the_errors_are_those_of_the_manual() -> None:
-    assert [REQUIREMENTS[n].runtime_error for n in (1, 2, 3, 4)] == [
-        "Batching input tensors must have at least one dimension",
-        "Dimensions of inputs should match",
-        "Batching input tensors supplied in a given op invocation must have equal 0th-dimension size",
-        "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("allowed", "largest", "sizes"), [((2, 4), 4, (2, 4)), ((), 8, (1, 2, 8)), ((), 1, (1,)), ((), 2, (1, 2))]
-)
-def test_sizes_to_try(allowed: tuple[int, ...], largest: int, sizes: tuple[int, ...]) -> None:
-    assert batch_sizes(allowed, largest) == sizes
-
-
 def test_a_component_may_capture_some_arguments() -> None:
     model = parse_model(f"@f({argument('x', '?,3')}, {argument('c', '')}) -> (y: float32) {{ {NEG} }}")
     assert check(model, replace(component(model), inputs=(0,))) == []
 
 
-def test_sparse_arguments_of_a_traced_function_are_recognized_whatever_their_shapes(tmp_path: Path) -> None:
-    import tensorflow as tf
+# --- what exactly, and from where -------------------------------------------------------------------------------
 
-    root = tf.Module()
-    rows = tf.TensorSpec([None, 3], tf.float32)
-    specs = [rows, {"a": tf.SparseTensorSpec(None, tf.float32), "b": rows}]
-    root.f = tf.function(lambda x, many: (x + many["b"], many["a"]), input_signature=specs)
-    root.f.get_concrete_function()
-    tf.saved_model.save(root, str(tmp_path), options=tf.saved_model.SaveOptions(function_aliases={"f": root.f}))
-    model = read_model(tmp_path)
-    function = model.functions[model.aliases["f"][0]]
-    each = replace(
-        component(model, function=function.signature.name),
-        input_names=("x", "indices_of_a", "values_of_a", "shape_of_a", "b"),
-    )
-    (violation,) = check(model, each)
-    assert violation.tensor == 'The SparseTensor of inputs "indices_of_a", "values_of_a" and "shape_of_a"'
-    assert violation.shape == "[None, None], [None], [None]"
-    (violation,) = check(model, replace(each, inputs=(0, 4)))
-    assert violation.requirement == 4
-    assert violation.tensor.startswith("The SparseTensor of outputs ")
+
+def whys(
+    arguments: str, body: str, results: str = "y: float32", *, size: int = 8, allowed: tuple[int, ...] = ()
+) -> list[str]:
+    """What is said of each violation: tensor, shape and why."""
+    model = parse_model(f"@f({arguments}) -> ({results}) {{ {body} }}")
+    return [f"{v.tensor} {v.shape} {v.why}" for v in check(model, component(model, size, allowed))]
+
+
+def test_an_input_says_what_is_wrong_with_it() -> None:
+    assert whys("x: float32", NEG)[:2] == [
+        'Input "x" unknown rank may be a scalar',
+        'Input "x" unknown rank may have other sizes in other requests',
+    ]
+    assert whys(argument("x", ""), NEG) == ['Input "x" [] is a scalar that belongs to the request']
+    assert whys(argument("x", "?,?"), NEG) == [
+        'Input "x" [None, None] may have other sizes where it is None in other requests, and then they cannot share a '
+        "batch"
+    ]
+    assert whys(argument("x", "9,3"), NEG) == ['Input "x" [9, 3] has 9 rows always, more than max_batch_size: 8']
+
+
+def test_as_many_rows_as_the_largest_request_has_are_not_too_many() -> None:
+    exactly = 'Input "x" [8, 3] has a fixed 0th dimension, so batching works only for requests of exactly 8 rows'
+    assert whys(argument("x", "8,3"), NEG) == [exactly]
+    assert whys(argument("x", "8,3"), NEG, allowed=(2, 4)) == [exactly], "it is split into batches of 4"
+
+
+def test_two_numbers_of_rows_are_told_of_the_second_input() -> None:
+    arguments = f"{argument('x', '2,3')}, {argument('z', '4,5')}, {argument('w', '4,6')}"
+    assert whys(arguments, NEG)[-1] == 'Input "z" [4, 5] has 4 rows always, while input "x" has 2'
+    equal = f"{argument('x', '4,3')}, {argument('z', '4,5')}"
+    assert ["always" in why for why in whys(equal, NEG)] == [False, False]
+
+
+def test_a_result_says_what_is_wrong_with_it() -> None:
+    total = f"a = {TARGET.format('0')}; s = Sum(x, a:output:0) {{T: float32, Tidx: int32}}; return s:output:0"
+    assert whys(argument("x", "?"), total) == ['Output "y" [] is a scalar']
+    assert whys(argument("x", "?,3"), total) == ['Output "y" [3] has 3 rows in a batch of 1']
+    unique = "u = Unique(x) {T: float32, out_idx: int32}; return u:y:0"
+    assert whys(argument("x", "?"), unique) == [
+        'Output "y" [None] has a 0th dimension that cannot be proved to be the batch'
+    ]
+    assert whys("x: float32", NEG)[2:] == ['Output "y" unknown rank may have another 0th dimension than the batch']
+
+
+def test_every_result_is_checked_and_told_once_for_its_first_batch() -> None:
+    total = f"a = {TARGET.format('0')}; s = Sum(x, a:output:0) {{T: float32, Tidx: int32}}"
+    body = f"{total}; return s:output:0, x, s:output:0"
+    assert whys(argument("x", "?,3"), body, "y: float32, z: float32, w: float32", allowed=(3, 4, 8)) == [
+        'Output "y" [3] has 3 rows in a batch of 4',
+        'Output "w" [3] has 3 rows in a batch of 4',
+    ]
+
+
+def test_what_is_captured_keeps_its_shape_in_a_batch() -> None:
+    body = "a = AddV2(x, c) {T: float32}; return a:z:0"
+    model = parse_model(f"@f({argument('x', '?,3')}, {argument('c', '5,1,3')}) -> (y: float32) {{ {body} }}")
+    (violation,) = check(model, replace(component(model), inputs=(0,)))
+    assert violation.why == "has 5 rows in a batch of 1"
+    model = parse_model(f"@f({argument('x', '?,3')}, {argument('c', '3')}) -> (y: float32) {{ {body} }}")
+    assert check(model, replace(component(model), inputs=(0,))) == []
+
+
+def test_what_cannot_be_computed_says_for_which_batch_and_why() -> None:
+    eight = f"s = {TARGET.format('2, 12')}; r = Reshape(x, s:output:0) {{T: float32, Tshape: int32}}; return r:output:0"
+    (why,) = whys(argument("x", "?,3"), eight, allowed=(8,))
+    assert why == 'Output "y" [2, 12] has 2 rows in a batch of 8'
+    (why,) = whys(argument("x", "?,3"), eight, allowed=(4, 8))
+    assert why.startswith('Input "x" [None, 3] cannot be computed in a batch of 4 rows (')
+    assert "12" in why and "24" in why and "\n" not in why
+    product = "m = MatMul(x, z) {T: float32}; return m:product:0"
+    (why,) = whys(f"{argument('x', '?,4')}, {argument('z', '?,5')}", product, allowed=(4, 8))
+    assert why.startswith('Input "x" [None, 4] cannot be computed with 8 rows in each of the inputs "x", "z" (')
+
+
+def test_captures_are_not_named_among_the_inputs_that_do_not_fit() -> None:
+    product = "m = MatMul(x, z) {T: float32}; return m:product:0"
+    text = f"@f({argument('c', '3')}, {argument('x', '?,4')}, {argument('z', '?,5')}) -> (y: float32) {{ {product} }}"
+    model = parse_model(text)
+    (violation,) = check(model, replace(component(model, 8, (8,)), inputs=(1, 2)))
+    assert (violation.tensor, violation.requirement, violation.certain) == ('Input "x"', 3, True)
+    assert violation.why.startswith('cannot be computed with 8 rows in each of the inputs "x", "z" (')
+    (violation,) = check(model, replace(component(model, 8, (8,)), inputs=(2,)))
+    assert (violation.tensor, violation.requirement, violation.certain) == ('Input "z"', 4, True)
+    assert violation.why.startswith("cannot be computed in a batch of 8 rows (")
+
+
+def test_results_are_not_inferred_behind_inputs_that_certainly_fail() -> None:
+    total = f"a = {TARGET.format('0')}; s = Sum(x, a:output:0) {{T: float32, Tidx: int32}}; return s:output:0"
+    assert found(f"{argument('x', '?,3')}, {argument('k', '')}", total) == [('Input "k"', 1, True)]
+    assert found(argument("x", "?,?"), total) == [('Input "x"', 2, False), ('Output "y"', 4, False)]

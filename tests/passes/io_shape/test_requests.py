@@ -6,7 +6,7 @@ import pytest
 
 from converter.analysis import tpu
 from converter.options.parse import parse_options
-from converter.passes.batching.plan import make_plan
+from converter.passes.batching.plan import select
 from converter.passes.io_shape.reshape import IoShape
 from tests.harness import assert_pass, assert_second_run_changes_nothing, parse_model
 from tests.passes.io_shape.models import BATCHING, ensure, reshape, stub, taking, tpu_function
@@ -100,7 +100,7 @@ def test_a_function_that_checks_is_still_one_that_only_calls_the_tpu() -> None:
     model = parse_model('alias "f" = @F\nobject f = function @F' + taking("<?,10>"))
     IoShape().apply(model)
     assert tpu.is_tpu_stub(model, "F")
-    batched = make_plan(model, parse_options("batch_options { num_batch_threads: 1 max_batch_size: 4 }").batch_options)
+    batched = select(model, parse_options("batch_options { num_batch_threads: 1 max_batch_size: 4 }").batch_options)
     assert [(t.what, t.function) for t in batched.targets] == [("TPU function", "F")]
 
 

@@ -9,10 +9,10 @@ from converter.analysis.shape_graph import Argument
 from converter.analysis.shape_inference import Inference, ShapeInferenceError
 from converter.graph.model import Model
 from converter.graph.shapes import Shape
+from converter.passes.batching.component import Component
 from converter.passes.batching.rows.flow import RowFlow
 from converter.passes.batching.rows.site import Extents, extents
 from converter.passes.batching.rows.values import CONSTANT, INPUT, ROWS, Effect, Value
-from converter.passes.batching.rules import Component
 
 # Sizes to try for dimensions that requests decide, such as the length of a text or the height of an image.
 _FREE_SIZES = (8, 32, 64, 224, 1, None)
@@ -41,11 +41,8 @@ class RowReport:
 
 def check_rows(model: Model, component: Component, inference: Inference) -> RowReport:
     """Follows the rows from the inputs of a component to its results."""
-    if component.largest_batch < 2:
+    if component.largest_batch < 2 or component.fills_batches:
         return RowReport()
-    fixed = {shape[0] for i in component.inputs if (shape := component.declared[i]) and shape[0] is not None}
-    if fixed == {component.largest_batch}:
-        return RowReport()  # such requests are never merged or padded
     sizes = _two_sizes(component)
     values = [INPUT if i in component.inputs else CONSTANT for i in range(len(component.declared))]
     problem = "its shapes cannot be inferred"

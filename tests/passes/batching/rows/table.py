@@ -17,8 +17,8 @@ from tensorflow.python.ops import handle_data_util
 from converter.analysis.shape_inference import Inference
 from converter.graph.model import Model
 from converter.graph.shapes import declared_shapes
+from converter.passes.batching.component import Component
 from converter.passes.batching.rows.report import RowReport, check_rows
-from converter.passes.batching.rules import Component
 
 Array = np.ndarray[Any, Any]
 # Groups of the rows 0 to 3 that must be answered as all four together are: alone, less, in another order, padded.

@@ -15,7 +15,7 @@ from converter.passes.batching.rows.report import RowReport, _two_sizes, check_r
 from converter.passes.pass_result import PassReport, PassResult
 from converter.reports.conversion import ConversionReport
 from tests.harness import parse_model
-from tests.passes.batching.test_rules import argument, component
+from tests.passes.batching.models import argument, component
 
 MEAN = """a = Const() {dtype: int32, value: int32(0)}
   m = Mean(x, a:output:0) {T: float32, Tidx: int32, keep_dims: true}

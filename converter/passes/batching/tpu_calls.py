@@ -1,0 +1,198 @@
+"""TPU calls that no component leads to: how each is batched by default, or why it is not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from converter.analysis import tpu
+from converter.graph import calls, edit, outside
+from converter.graph.model import MAIN_GRAPH, Model, Scope
+from converter.graph.protos import NodeDef
+from converter.options.parse import BatchOptions
+from converter.passes.batching.attributes import Attributes
+from converter.passes.batching.captures import Origin, is_one
+from converter.passes.batching.op import obstacle
+from converter.passes.batching.survey import Survey, batched_function, only_calls
+from converter.passes.batching.targets import Place, Site, Target
+from converter.passes.pass_result import Skip
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """What is batched before TPU calls are looked at.
+
+    Attributes:
+      planned: function -> name of the component.
+      inside: function that a batch runs -> name of that batch.
+      direct: the call graph without calls that a batching op makes, or that come out of a planned batch.
+    """
+
+    planned: Mapping[str, str]
+    inside: Mapping[str, str]
+    direct: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, survey: Survey, components: Iterable[Target]) -> _Batches:
+        planned = {t.function: t.name for t in components}
+        existing = [(batched_function(node), scope.name) for scope, node in survey.batching]
+        inside = {
+            name: batch for root, batch in [*planned.items(), *existing] for name in survey.reached([root])
+        }  # fmt: skip
+        direct: dict[str, list[str]] = {}
+        for scope in survey.model.scopes():
+            if scope.name not in planned:
+                nodes = (n for n in scope.nodes if n.op != tpu.BATCH_CALL)
+                callees = dict.fromkeys(f for n in nodes for f in calls.called_functions(n, survey.model))
+                direct[scope.name] = [f for f in callees if f not in planned]
+        return cls(planned, inside, direct)
+
+
+def tpu_targets(
+    survey: Survey, default: BatchOptions | None, components: Sequence[Target]
+) -> tuple[list[Target], list[Skip]]:
+    """What becomes of the TPU calls of the model, beside these components: nothing, where a batch runs them already."""
+    targets: list[Target] = []
+    skips: list[Skip] = []
+    batches = _Batches.of(survey, components)
+    sites = Counter(c.function.signature.name for c in survey.computations)
+    queues = _Queues()
+    for computation in survey.computations:
+        name, scope_name = tpu.display_name(survey.model, computation), computation.scope.name
+        batch = batches.inside.get(scope_name)
+        if batch is not None:
+            if _reached(survey, scope_name, batches):
+                reason = (
+                    f'is called both inside of the batch of "{batch}" and outside of it; a batching op here would '
+                    "batch twice, so the calls outside are not batched"
+                )
+                skips.append(Skip(name, reason))
+        elif default is None:
+            reason = (
+                "is not batched: batch_options name other components, which replaces the default of batching every "
+                "TPU function, and none of them calls it"
+            )
+            skips.append(Skip(name, reason))
+        else:
+            alone = sites[computation.function.signature.name] == 1
+            attributes = Attributes().with_options(default)
+            found = _stub(survey, name, computation, attributes) if alone else None
+            found = found or _call_in_place(survey, name, computation, attributes, queues)
+            if isinstance(found, Target):
+                targets.append(found)
+            else:
+                skips.append(Skip(name, f"is not batched: {found}"))
+    return targets, skips
+
+
+def _reached(survey: Survey, scope_name: str, batches: _Batches) -> bool:
+    """Whether a way from the signatures to this scope is not through a batch."""
+    model = survey.model
+    signatures = [model.signature_function(key) for key in model.signatures]
+    roots = [MAIN_GRAPH, *(s for s in signatures if s is not None)]
+    if scope_name not in survey.reached(roots):
+        # No signature needs it: what counts is who can call it from Python.
+        roots = list(model.object_graph.concrete_functions)
+    return scope_name in calls.reachable(batches.direct, [r for r in roots if r not in batches.planned])
+
+
+def _stub(survey: Survey, name: str, computation: tpu.TpuComputation, attributes: Attributes) -> Target | str | None:
+    """A function that does nothing but call the TPU is batched as a whole, or there is a reason why not."""
+    scope = computation.scope
+    if scope.function is None or not only_calls(scope, tpu.TPU_CALL):
+        return None
+    inputs = survey.request_inputs(scope.name)
+    return obstacle(scope.function, inputs) or Target(name, "TPU function", scope.name, inputs, attributes)
+
+
+# --- calls in place ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Queues:
+    """The queues of calls in place: what tells each from others, and all that its captures are known to be."""
+
+    known: list[tuple[tuple[object, ...], list[frozenset[Origin]]]] = field(default_factory=list)
+
+    def number(self, key: tuple[object, ...], captured: list[frozenset[Origin]]) -> int:
+        """The queue of a call: calls of one key share it if they capture the same."""
+        for number, (other, found) in enumerate(self.known):
+            pairs = list(zip(captured, found, strict=False))
+            if key == other and all(a & b and is_one(a | b) for a, b in pairs):
+                self.known[number] = (key, [a | b for a, b in pairs])
+                return number
+        self.known.append((key, captured))
+        return len(self.known) - 1
+
+
+def _call_in_place(
+    survey: Survey, name: str, computation: tpu.TpuComputation, attributes: Attributes, queues: _Queues
+) -> Target | str:
+    """A TPU call among other nodes, or one of several of its function; or the reason why it cannot be batched."""
+    scope, call, function = computation.scope, computation.call, computation.function
+    given = edit.data_inputs(call)[:-1]
+    inputs = tuple(i for i, ref in enumerate(given) if not survey.captures.tensor(scope, ref))
+    captured = [survey.captures.tensor_origins(scope, ref) for i, ref in enumerate(given) if i not in inputs]
+    ordinal = _ordinal_producer(scope, call)
+    key = (function.signature.name, inputs, ordinal and _content(ordinal))
+    group = queues.number(key, [origins or frozenset() for origins in captured])
+    if any(n.name.startswith(tpu.reshape_prefixes(call)) for n in scope.nodes):
+        return (
+            "an earlier conversion reshaped what crosses at its call, which has no batch dimension since; give "
+            "batch_options when converting the original model, or with io_shape_optimization: DISABLED"
+        )
+    if ordinal is None:
+        return "the TPU core that it runs on is computed for each call, so its calls cannot be merged"
+    site = Site(Place(scope.name, str(call.name)), str(ordinal.name), group)
+    return obstacle(function, inputs) or Target(
+        name, "TPU call", str(function.signature.name), inputs, attributes, site
+    )
+
+
+def _ordinal_producer(scope: Scope, call: NodeDef) -> NodeDef | None:
+    """The node that gives a TPU call its core, if it is one that may be copied next to the call."""
+    producer = edit.producer_of(edit.data_inputs(call)[-1])
+    node = next((n for n in scope.nodes if n.name == producer), None)
+    return node if node is not None and node.op in ("TPUOrdinalSelector", "Const") else None
+
+
+def _content(node: NodeDef) -> bytes:
+    """Equal for nodes that make the same core, whatever they are called and wait for."""
+    nameless = type(node)()
+    nameless.CopyFrom(node)
+    nameless.name = ""
+    del nameless.input[:]
+    return bytes(nameless.SerializeToString(deterministic=True))
+
+
+def unused_ordinals(model: Model, targets: Iterable[Target]) -> tuple[Place, ...]:
+    """Nodes that nothing needs once these calls no longer take their core from them."""
+    sites = [t.site for t in targets if t.site is not None]
+    calls_in_place = {site.call for site in sites}
+    ordinals = dict.fromkeys(Place(site.call.scope, site.ordinal) for site in sites)
+    return tuple(o for o in ordinals if o.node not in _needed(model, o.find(model)[0], calls_in_place))
+
+
+def _needed(model: Model, scope: Scope, in_place: Collection[Place]) -> set[str]:
+    """Names of the nodes that others in the scope take or wait for, cores of calls in place left out, or that are
+    named from outside."""
+    refs: list[str] = []
+    for node in scope.nodes:
+        data = edit.data_inputs(node)
+        refs += [ref for ref in node.input if edit.is_control(ref)]
+        refs += data[:-1] if Place(scope.name, node.name) in in_place else data
+    if scope.function is not None:
+        refs += [*scope.function.ret.values(), *scope.function.control_ret.values()]
+    refs += [name for named_in, name in outside.names(model) if named_in == scope.name]
+    return {edit.producer_of(ref) for ref in refs}
+
+
+# --- report -----------------------------------------------------------------------------------------------------
+
+
+def batched_within(model: Model, functions: Iterable[str]) -> tuple[str, ...]:
+    """Names of the TPU functions that run in these functions or in what they call."""
+    inside = set(calls.reachable(calls.call_graph(model), functions))
+    found = (tpu.display_name(model, c) for c in tpu.tpu_computations(model) if c.scope.name in inside)
+    return tuple(dict.fromkeys(found))
