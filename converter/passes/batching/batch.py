@@ -102,7 +102,7 @@ def _batch_call(model: Model, target: Target, site: Site, shared: dict[int, str]
     """
     scope, call = site.call.find(model)
     if site.group not in shared:
-        _, ordinal = Place(scope.name, site.ordinal).find(model)
+        _, ordinal = site.ordinal.find(model)
         shared[site.group] = _call_alone(model, target, call, ordinal).signature.name
     inner = model.functions[shared[site.group]]
     control = [ref for ref in call.input if edit.is_control(ref)]

@@ -32,7 +32,7 @@ class Site:
     """
 
     call: Place
-    ordinal: str
+    ordinal: Place
     group: int
 
 

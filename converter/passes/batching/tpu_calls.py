@@ -59,30 +59,33 @@ def tpu_targets(
     sites = Counter(c.function.signature.name for c in survey.computations)
     queues = _Queues()
     for computation in survey.computations:
-        name, scope_name = tpu.display_name(survey.model, computation), computation.scope.name
-        batch = batches.inside.get(scope_name)
+        name = tpu.display_name(survey.model, computation)
+        batch = batches.inside.get(computation.scope.name)
+        if batch is not None and not _reached(survey, computation.scope.name, batches):
+            continue
+        found: Target | str
         if batch is not None:
-            if _reached(survey, scope_name, batches):
-                reason = (
-                    f'is called both inside of the batch of "{batch}" and outside of it; a batching op here would '
-                    "batch twice, so the calls outside are not batched"
-                )
-                skips.append(Skip(name, reason))
+            found = (
+                f'is called both inside of the batch of "{batch}" and outside of it; a batching op here would batch '
+                "twice, so the calls outside are not batched"
+            )
         elif default is None:
-            reason = (
+            found = (
                 "is not batched: batch_options name other components, which replaces the default of batching every "
                 "TPU function, and none of them calls it"
             )
-            skips.append(Skip(name, reason))
         else:
-            alone = sites[computation.function.signature.name] == 1
             attributes = Attributes().with_options(default)
-            found = _stub(survey, name, computation, attributes) if alone else None
-            found = found or _call_in_place(survey, name, computation, attributes, queues)
-            if isinstance(found, Target):
-                targets.append(found)
-            else:
-                skips.append(Skip(name, f"is not batched: {found}"))
+            whole = sites[computation.function.signature.name] == 1 and _is_stub(computation.scope)
+            found = (
+                _stub(survey, name, computation.scope.name, attributes)
+                if whole
+                else _call_in_place(survey, name, computation, attributes, queues)
+            )
+        if isinstance(found, Target):
+            targets.append(found)
+        else:
+            skips.append(Skip(name, found))
     return targets, skips
 
 
@@ -97,13 +100,16 @@ def _reached(survey: Survey, scope_name: str, batches: _Batches) -> bool:
     return scope_name in calls.reachable(batches.direct, [r for r in roots if r not in batches.planned])
 
 
-def _stub(survey: Survey, name: str, computation: tpu.TpuComputation, attributes: Attributes) -> Target | str | None:
-    """A function that does nothing but call the TPU is batched as a whole, or there is a reason why not."""
-    scope = computation.scope
-    if scope.function is None or not only_calls(scope, tpu.TPU_CALL):
-        return None
-    inputs = survey.request_inputs(scope.name)
-    return obstacle(scope.function, inputs) or Target(name, "TPU function", scope.name, inputs, attributes)
+def _is_stub(scope: Scope) -> bool:
+    """Whether it is a function that does nothing but call the TPU."""
+    return scope.function is not None and only_calls(scope, tpu.TPU_CALL)
+
+
+def _stub(survey: Survey, name: str, function: str, attributes: Attributes) -> Target | str:
+    """A function that does nothing but call the TPU, batched as a whole; or the reason why it is not."""
+    inputs = survey.request_inputs(function)
+    problem = obstacle(survey.model.functions[function], inputs)
+    return f"is not batched: {problem}" if problem else Target(name, "TPU function", function, inputs, attributes)
 
 
 # --- calls in place ---------------------------------------------------------------------------------------------
@@ -129,7 +135,7 @@ class _Queues:
 def _call_in_place(
     survey: Survey, name: str, computation: tpu.TpuComputation, attributes: Attributes, queues: _Queues
 ) -> Target | str:
-    """A TPU call among other nodes, or one of several of its function; or the reason why it cannot be batched."""
+    """A TPU call among other nodes, or one of several of its function; or the reason why it is not batched."""
     scope, call, function = computation.scope, computation.call, computation.function
     given = edit.data_inputs(call)[:-1]
     inputs = tuple(i for i, ref in enumerate(given) if not survey.captures.tensor(scope, ref))
@@ -138,16 +144,18 @@ def _call_in_place(
     key = (function.signature.name, inputs, ordinal and _content(ordinal))
     group = queues.number(key, [origins or frozenset() for origins in captured])
     if any(n.name.startswith(tpu.reshape_prefixes(call)) for n in scope.nodes):
-        return (
+        problem = (
             "an earlier conversion reshaped what crosses at its call, which has no batch dimension since; give "
             "batch_options when converting the original model, or with io_shape_optimization: DISABLED"
         )
-    if ordinal is None:
-        return "the TPU core that it runs on is computed for each call, so its calls cannot be merged"
-    site = Site(Place(scope.name, str(call.name)), str(ordinal.name), group)
-    return obstacle(function, inputs) or Target(
-        name, "TPU call", str(function.signature.name), inputs, attributes, site
-    )
+    elif ordinal is None:
+        problem = "the TPU core that it runs on is computed for each call, so its calls cannot be merged"
+    else:
+        problem = obstacle(function, inputs)
+    if problem or ordinal is None:
+        return f"is not batched: {problem}"
+    site = Site(Place(scope.name, str(call.name)), Place(scope.name, str(ordinal.name)), group)
+    return Target(name, "TPU call", str(function.signature.name), inputs, attributes, site)
 
 
 def _ordinal_producer(scope: Scope, call: NodeDef) -> NodeDef | None:
@@ -170,7 +178,7 @@ def unused_ordinals(model: Model, targets: Iterable[Target]) -> tuple[Place, ...
     """Nodes that nothing needs once these calls no longer take their core from them."""
     sites = [t.site for t in targets if t.site is not None]
     calls_in_place = {site.call for site in sites}
-    ordinals = dict.fromkeys(Place(site.call.scope, site.ordinal) for site in sites)
+    ordinals = dict.fromkeys(site.ordinal for site in sites)
     return tuple(o for o in ordinals if o.node not in _needed(model, o.find(model)[0], calls_in_place))
 
 

@@ -84,7 +84,7 @@ def test_what_a_call_in_place_does_not_record_is_inferred_around_it() -> None:
     }}
     @f(p: float32, {argument("q", "?,?")}) -> (y: float32, z: float32) {{ return p, q }}
     """
-    site = Site(Place("outer", "t"), "core", 0)
+    site = Site(Place("outer", "t"), Place("outer", "core"), 0)
     model = parse_model(text)
     inferred = target_component(model, Target("f", "TPU call", "f", (0, 1), HOW, site))
     assert inferred.declared == ((None, 5), (None, None)), "what is recorded goes before what feeds it"

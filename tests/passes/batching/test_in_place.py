@@ -217,6 +217,7 @@ def test_details_tell_what_was_batched_and_how() -> None:
         ],
     }
     assert result.details.to_json()["not_batched"] == {}
+    assert result.details.lines() == ["Batched: F (rows padded 1-4 -> 4, 5-8 -> 8)"]
 
 
 UPDATE = f"""

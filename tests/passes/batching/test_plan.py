@@ -30,7 +30,7 @@ def plan(text: str, *options: BatchOptions, allow: bool = False) -> BatchPlan:
 
 def test_a_call_in_place_is_planned_by_the_names_of_its_nodes() -> None:
     made = plan(shaped(MAIN + on_tpu("outer", extra=WORK, fed="n:y:0") + LEAF))
-    site = Site(call=Place("outer", "t"), ordinal="core", group=0)
+    site = Site(call=Place("outer", "t"), ordinal=Place("outer", "core"), group=0)
     assert made == BatchPlan(
         targets=(Target("leaf", "TPU call", "leaf", (0,), EIGHT, site),),
         updates=(),

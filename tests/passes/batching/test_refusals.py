@@ -82,6 +82,10 @@ def test_naming_components_leaves_other_tpu_functions_unbatched_and_says_so() ->
     assert [s.where for s in result.skips] == ["inner"]
     assert "batch_options name other components" in result.skips[0].reason
     assert result.details.to_json()["not_batched"] == {"inner": result.skips[0].reason}
+    assert result.details.lines() == [
+        "Batched: other (rows padded 1-4 -> 4, 5-8 -> 8)",
+        f"Not batched: inner: {result.skips[0].reason}",
+    ]
 
 
 def test_a_tpu_function_called_inside_and_outside_of_a_batch_is_not_batched_twice() -> None:
