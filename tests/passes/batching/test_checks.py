@@ -97,3 +97,11 @@ def test_a_result_of_wrong_size_is_certain() -> None:
     found = checked(function("f", argument("x", "?,3"), total, "s:output:0"), ("mine", "f"))
     assert starts(found.certain, 'Batching "mine" (f): Output "r0" of shape [3] has 3 rows in a batch of 4, which')
     assert (found.possible, found.unclear) == ([], {})
+
+
+def test_a_result_whose_rows_are_followed_is_clear_though_its_size_is_not_inferred() -> None:
+    """Of a width that requests decide, inference cannot tell that rows of eight are as many as there were."""
+    body = "w = Const() {dtype: int32, value: int32([-1, 8])}; r = Reshape(x, w:output:0) {T: float32, Tshape: int32}"
+    found = checked(function("f", argument("x", "?,?"), body, "r:output:0"), ("mine", "f"))
+    assert starts(found.possible, 'Batching "mine" (f): Input "x" of shape [None, None] may have other sizes')
+    assert (found.certain, found.unclear) == ([], {})
