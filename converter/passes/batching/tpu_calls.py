@@ -26,7 +26,7 @@ class _Batches:
     Attributes:
       planned: function -> name of the component.
       inside: function that a batch runs -> name of that batch.
-      direct: the call graph without calls that a batching op makes, or that come out of a planned batch.
+      direct: the call graph without calls that a batching op makes, or of planned batches.
     """
 
     planned: Mapping[str, str]
@@ -37,15 +37,13 @@ class _Batches:
     def of(cls, survey: Survey, components: Iterable[Target]) -> _Batches:
         planned = {t.function: t.name for t in components}
         existing = [(batched_function(node), scope.name) for scope, node in survey.batching]
-        inside = {
-            name: batch for root, batch in [*planned.items(), *existing] for name in survey.reached([root])
-        }  # fmt: skip
+        batches = [*planned.items(), *existing]
+        inside = {name: batch for root, batch in batches for name in survey.reached([root])}
         direct: dict[str, list[str]] = {}
         for scope in survey.model.scopes():
-            if scope.name not in planned:
-                nodes = (n for n in scope.nodes if n.op != tpu.BATCH_CALL)
-                callees = dict.fromkeys(f for n in nodes for f in calls.called_functions(n, survey.model))
-                direct[scope.name] = [f for f in callees if f not in planned]
+            nodes = (n for n in scope.nodes if n.op != tpu.BATCH_CALL)
+            callees = dict.fromkeys(f for n in nodes for f in calls.called_functions(n, survey.model))
+            direct[scope.name] = [f for f in callees if f not in planned]
         return cls(planned, inside, direct)
 
 

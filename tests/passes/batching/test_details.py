@@ -7,9 +7,7 @@ from converter.passes.batching.details import BatchDetails, BatchedRow, Padding,
 from converter.passes.pass_result import Skip
 
 OPTIONS = Attributes(2, 0, 10, (2, 4), True, 8)
-ROW = BatchedRow(
-    "f", "signature", "f_batched", "batch_f", 2, 1, ("g", "h"), OPTIONS, padding_table((2, 4), 8)
-)  # fmt: skip
+ROW = BatchedRow("f", "signature", "f_batched", "batch_f", 2, 1, ("g", "h"), OPTIONS, padding_table((2, 4), 8))
 PLAIN = BatchedRow("g", "TPU function", "g_batched", "q", 1, 0, (), Attributes(max_batch_size=8), ())
 LEFT = (Skip("h", "it returns nothing"), Skip("k", "keeps its options"))
 

@@ -97,6 +97,7 @@ def test_only_what_belongs_to_the_request_counts() -> None:
 # --------------------------------------------------------------------------------------------------------- by structure
 
 TENSOR = StructuredValue(tensor_spec_value={"name": "t"})
+BOUNDED = StructuredValue(bounded_tensor_spec_value={"name": "t"})
 SPARSE = StructuredValue(type_spec_value=TypeSpecProto(type_spec_class=TypeSpecProto.SPARSE_TENSOR_SPEC))
 RAGGED = StructuredValue(type_spec_value=TypeSpecProto(type_spec_class=TypeSpecProto.RAGGED_TENSOR_SPEC))
 NUMBER = StructuredValue(int64_value=3)
@@ -148,6 +149,7 @@ def traced(structure: StructuredValue, results: StructuredValue | None = None) -
         (list_of(SPARSE, NUMBER, TENSOR, SPARSE), [(0, 1, 2), (4, 5, 6)]),
         (dict_of(b=SPARSE, a=TENSOR, c=SPARSE), [(1, 2, 3), (4, 5, 6)]),
         (named_tuple_of(b=SPARSE, a=TENSOR, c=SPARSE), [(0, 1, 2), (4, 5, 6)]),
+        (tuple_of(BOUNDED, SPARSE), [(1, 2, 3)]),
         (tuple_of(TENSOR, TENSOR), []),
         (tuple_of(), []),
     ],

@@ -189,6 +189,10 @@ def test_calls_whose_captures_have_nothing_in_common_share_no_queue() -> None:
     bound = objects + "\nobject h = function @h(c)"
     assert groups("x, c, core", nodes=both, objects=bound, library=third) == [0, 0, 0]
     assert groups("x, c, core", objects=bound, library=third) == [0, 1, 1]
+    # One that knows less takes nothing away from what the queue is known to be.
+    fourth = third + library.replace("@g(", "@k(")
+    given = both + "\n" + both.replace("call =", "call2 =").replace("@g", "@k")
+    assert groups(nodes=given, objects=bound, library=fourth) == [0, 0, 0]
     # What the main graph gives both is the same, what the object graph binds is not.
     two = both + "\n" + both.replace("call =", "call2 =").replace("@g", "@h")
     differ = 'object d = constant "Other"\n' + bound.replace("@h(c)", "@h(d)")
