@@ -78,6 +78,16 @@ def test_one_op_that_changes_makes_a_plan() -> None:
     assert [s.where for s in made.skips] == ["outer"]
 
 
+def test_components_come_before_what_nobody_named() -> None:
+    bodies = "".join(LEAF.replace("leaf", name) + "\n" for name in ("leaf", "device", "one", "two"))
+    text = MAIN + on_tpu("stub", "device") + batching("first", "one") + batching("second", "two")
+    text = shaped(text + calling("outer", "leaf") + bodies)
+    made = plan(text, *DEFAULT, *named("outer", "second"))
+    assert [t.name for t in made.targets] == ["outer", "device"]
+    assert [u.name for u in made.updates] == ["second", "first"]
+    assert [s.where for s in plan(text, *named("outer", "second")).skips] == ["first", "device"]
+
+
 def test_skips_are_what_is_left_then_what_is_unclear_then_what_is_settled() -> None:
     unclear = LEAF.replace("Neg(x) {T: float32}", "NobodyKnows(x) {T: float32}").replace("m:y:0", "m:out:0")
     text = MAIN + batching("outer", "odd") + batching("kept", "fine") + LEAF.replace("leaf", "fine")
