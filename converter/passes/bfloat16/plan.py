@@ -12,7 +12,7 @@ from converter.passes.bfloat16.copies import Copies, find_copies
 from converter.passes.bfloat16.decisions import Retyping
 from converter.passes.bfloat16.details import BFloat16Details, Converted, Kept
 from converter.passes.bfloat16.edits import Draft, Edits
-from converter.passes.bfloat16.filter import OpFilter, warnings_for_absent
+from converter.passes.bfloat16.filter import OpFilter
 from converter.passes.bfloat16.places import NodeKey
 from converter.passes.bfloat16.region import find_region, is_entry, refuse_existing_bfloat16
 from converter.passes.bfloat16.rewrite import Rewritten, plan_rewrite
@@ -61,7 +61,6 @@ def make_plan(
         return BFloat16Plan(skips=(*region.done, Skip("model", reason)))
     if not skip_safety_checks:
         refuse_existing_bfloat16(model, region)
-    warnings = warnings_for_absent(model, filterlist)
     copies, region = find_copies(model, region)
     model = copies.preview(model)
     index = VariableIndex(model)
@@ -69,7 +68,6 @@ def make_plan(
     choice = find_candidates(index.variables, op_filter, types)
     retyping = Retyping(types, set(reads(choice.candidates)))
     choice.restrict(retyping)
-    warnings += warnings_of_cpu_readers(model, index.variables, types, scope)
     draft = Draft()
     stored = plan_storage(model, choice.candidates, list(region.scopes), index, draft)
     retyping.settle_variables(set(reads(stored)))
@@ -81,7 +79,7 @@ def make_plan(
         entries=(*region.tpu_entries, *region.cpu_entries),
         changes=(*copies.changes(), *_changes(stored, rewritten, region.scopes)),
         skips=(*region.done, *_skips(choice, rewritten)),
-        warnings=tuple(warnings),
+        warnings=(*op_filter.warnings, *warnings_of_cpu_readers(model, index.variables, types, scope)),
         details=_details(index.variables, choice, stored, rewritten),
     )
 

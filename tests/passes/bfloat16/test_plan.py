@@ -1,0 +1,115 @@
+"""The plan says everything that is done, in names and values, before anything is."""
+
+import pytest
+
+from converter.options.parse import Scope
+from converter.passes.bfloat16.carry_out import carry_out
+from converter.passes.bfloat16.convert import BFloat16
+from converter.passes.bfloat16.edits import Edits, NewCast, NewInput, NewResult, Retyped, Surroundings
+from converter.passes.bfloat16.plan import BFloat16Plan
+from converter.passes.pass_result import Change, NoDetails, PassResult, Skip
+from tests.harness import assert_planning_changes_nothing, parse_model, render
+from tests.passes.bfloat16.models import CALL, tpu_model
+
+FLOAT, BFLOAT16 = 1, 14
+SHARED = f"""
+object helper = function @helper
+@helper(h: float32) -> (r: float32) {{ a = PartitionedCall(h) {{{CALL}, f: @inner}}; return a:output:0 }}
+@inner(h: float32) -> (r: float32) {{ a = Exp(h) {{T: float32}}; return a:y:0 }}
+"""
+
+
+def planned(text: str, **options: object) -> BFloat16Plan:
+    plan = assert_planning_changes_nothing(BFloat16(**options), parse_model(text))  # type: ignore[arg-type]
+    assert isinstance(plan, BFloat16Plan)
+    return plan
+
+
+def test_edits_are_names_and_values() -> None:
+    text = tpu_model("a = Tanh(x) {T: float32}; return a:y:0")
+    plan = planned(text)
+    assert plan.edits == Edits(
+        retyped=(
+            Retyped("T", None, "argument", 0),
+            Retyped("T", None, "result", 0),
+            Retyped("T", "a", "T", None),
+            Retyped("F", "on_tpu", "Tin", 0),
+            Retyped("F", "on_tpu", "Tout", 0),
+        ),
+        casts=(
+            NewCast("F", "x/bfloat16", "x", FLOAT, BFLOAT16, Surroundings()),
+            NewCast("F", "on_tpu/float32", "on_tpu:output:0", BFLOAT16, FLOAT, Surroundings()),
+        ),
+        inputs=(NewInput("F", "on_tpu", 0, "x/bfloat16:y:0"),),
+        results=(NewResult("F", "y", "on_tpu/float32:y:0"),),
+    )
+    assert plan.converted == ("T",) and plan.entries == (("F", "on_tpu"),)
+    assert hash(plan) == hash(planned(text))
+
+
+def test_what_is_decided_of_a_copy_is_planned_by_its_name() -> None:
+    plan = planned(tpu_model(f"p = PartitionedCall(x) {{{CALL}, f: @helper}}; return p:output:0", SHARED))
+    assert plan.copies.names == (("helper", "helper_bfloat16"), ("inner", "inner_bfloat16"))
+    assert plan.copies.callers == ("T", "helper_bfloat16", "inner_bfloat16")
+    assert plan.copies.entries == (("F", "on_tpu"),)
+    assert {r.scope for r in plan.edits.retyped} == {"T", "F", "helper_bfloat16", "inner_bfloat16"}
+    why = "because other code uses it as well"
+    assert plan.changes[:2] == (
+        Change("helper", f"copied to helper_bfloat16, {why}"),
+        Change("inner", f"copied to inner_bfloat16, {why}"),
+    )
+
+
+def test_copies_of_like_names_get_names_of_their_own() -> None:
+    # Parts of names that metrics take for another converter's are replaced, here by what the other has.
+    names = ("my_optim", "my_opt_im")
+    body = "".join(f"c{i} = PartitionedCall(x) {{{CALL}, f: @{name}}};" for i, name in enumerate(names))
+    functions = "".join(
+        f"object {name} = function @{name}\n@{name}(h: float32) -> (r: float32) {{ return h }}\n" for name in names
+    )
+    plan = planned(tpu_model(f"{body} s = AddV2(c0:output:0, c1:output:0) {{T: float32}}; return s:z:0", functions))
+    assert sorted(copy for _, copy in plan.copies.names) == ["my_opt_im_bfloat16", "my_opt_im_bfloat161"]
+
+
+def test_a_constant_that_bfloat16_holds_is_left_alone() -> None:
+    def text(value: str) -> str:
+        return tpu_model(
+            f"""
+            c = Const() {{dtype: float32, value: float32({value})}}
+            n = Neg(c:output:0) {{T: float32}}
+            a = AddV2(x, n:y:0) {{T: float32}}
+            return a:z:0
+            """
+        )
+
+    assert planned(text("-3.4028235e38")).edits.clamped == (("T", "c"),)
+    assert planned(text("1.5")).edits.clamped == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "scope", "reason"),
+    [
+        (
+            "main { }",
+            Scope.TPU,
+            "nothing in it runs on the TPU; bfloat16_optimization_options { scope: ALL } converts ",
+        ),
+        ("main { }", Scope.ALL, "no signature calls a function"),
+    ],
+)
+def test_a_plan_of_nothing_is_empty_and_does_nothing(text: str, scope: Scope, reason: str) -> None:
+    plan = planned(text, scope=scope)
+    assert plan.is_empty and plan.details == NoDetails()
+    assert [s.where for s in plan.skips] == ["model"] and plan.skips[0].reason.startswith(reason)
+    model = parse_model(text)
+    assert BFloat16(scope).carry_out(model, plan) == PassResult(skips=[Skip("model", plan.skips[0].reason)])
+    assert render(model) == render(parse_model(text))
+
+
+def test_code_without_float32_is_not_even_marked() -> None:
+    text = tpu_model("i = Cast(x) {SrcT: float32, DstT: int32}; return x").replace("float32", "int32")
+    plan = planned(text)
+    assert plan.is_empty and plan.entries == (("F", "on_tpu"),)
+    model = parse_model(text)
+    carry_out(model, plan)
+    assert render(model) == render(parse_model(text))
