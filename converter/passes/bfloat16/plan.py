@@ -64,7 +64,7 @@ def make_plan(
     copies, region = find_copies(model, region)
     model = copies.preview(model)
     index = VariableIndex(model)
-    types = TypeGraph(model, region.scopes, region.surroundings(model), op_filter, is_entry, region.fixed)
+    types = TypeGraph(model, region.scopes, region.observed(model), op_filter, is_entry, region.fixed)
     choice = find_candidates(index.variables, op_filter, types)
     retyping = Retyping(types, set(reads(choice.candidates)))
     choice.restrict(retyping)

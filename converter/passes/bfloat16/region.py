@@ -42,7 +42,7 @@ class Region:
     fixed: tuple[str, ...]
     done: tuple[Skip, ...]
 
-    def surroundings(self, model: Model) -> list[str]:
+    def observed(self, model: Model) -> list[str]:
         """Functions around the region, and the main graph, through which values come to it."""
         callers = calls.callers_of(calls.call_graph(model), self.scopes)
         return [name for name in callers if name not in self.scopes]
@@ -119,7 +119,6 @@ def _batched(model: Model) -> set[str]:
 
 def refuse_existing_bfloat16(model: Model, region: Region) -> None:
     """Raises ConversionError if anything in the region is bfloat16 before any of it is converted."""
-    stubs = _stubs(model)
     found: list[tuple[NodeDef, str]] = []
     for name in region.scopes:
         scope = model.scope(name)
@@ -128,10 +127,11 @@ def refuse_existing_bfloat16(model: Model, region: Region) -> None:
             # A converted TPU call has bfloat16 casts around it. Calls and markers only pass on what others hold.
             passes_on = calls.called_functions(node, model) or tpu.is_boundary(node)
             if _holds_bfloat16(node) and not passes_on and not (converted and node.op == "Cast"):
-                found.append((node, stubs.get(name, name)))
+                found.append((node, name))
     if not found:
         return
-    shown = ", ".join(f'"{n.name}" ({n.op}) in {function}' for n, function in found[:_MAX_NAMED])
+    stubs = _stubs(model)
+    shown = ", ".join(f'"{n.name}" ({n.op}) in {stubs.get(name, name)}' for n, name in found[:_MAX_NAMED])
     more = f", and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
     raise ConversionError(
         f"The bfloat16 optimization found bfloat16 ops in the model, expected none: {shown}{more}. Whoever made them "
