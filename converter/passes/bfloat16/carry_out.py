@@ -37,14 +37,27 @@ def carry_out(model: Model, plan: BFloat16Plan) -> None:
     if plan.is_empty:
         return
     plan.copies.make(model)
-    writer = _Writer(model)
-    writer.write(plan.edits)
-    writer.mark(plan)
+    write(model, plan.edits)
+    _mark(model, plan)
 
 
 def write(model: Model, edits: Edits) -> None:
     """Edits the model, which is as it was when these edits were planned."""
     _Writer(model).write(edits)
+
+
+def _mark(model: Model, plan: BFloat16Plan) -> None:
+    entries = set(plan.entries)
+    for scope in map(model.scope, dict.fromkeys(name for name, _ in plan.entries)):
+        for node in scope.nodes:
+            if (scope.name, node.name) in entries:
+                node.attr[DONE_ATTR].b = True
+    for function in (model.functions[name] for name in plan.converted):
+        # Functions of one interface are swapped for each other at run time, and must have the same types.
+        function.attr.pop("api_implements", None)
+        for node in function.node_def:
+            # The gradient that it names is of float32 code, which keeps it, and holds tensors of that.
+            node.attr.pop(_GRADIENT_ATTR, None)
 
 
 class _Writer:
@@ -76,16 +89,6 @@ class _Writer:
             for part in (saved, *saved.experimental_distributed_variable_components):
                 part.dtype = _BFLOAT16
         self._model.recasts.update(edits.recasts)
-
-    def mark(self, plan: BFloat16Plan) -> None:
-        for key in plan.entries:
-            self._node(*key).attr[DONE_ATTR].b = True
-        for function in (self._model.functions[name] for name in plan.converted):
-            # Functions of one interface are swapped for each other at run time, and must have the same types.
-            function.attr.pop("api_implements", None)
-            for node in function.node_def:
-                # The gradient that it names is of float32 code, which keeps it, and holds tensors of that.
-                node.attr.pop(_GRADIENT_ATTR, None)
 
     def _node(self, scope: str, name: str) -> NodeDef:
         if scope not in self._nodes:
