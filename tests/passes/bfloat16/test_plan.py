@@ -1,7 +1,9 @@
 """The plan says everything that is done, in names and values, before anything is."""
 
 import pytest
+from tensorflow.core.framework.full_type_pb2 import TFT_PRODUCT
 
+from converter.graph.protos import DT_BFLOAT16, DT_FLOAT, TFT_BFLOAT16, TFT_FLOAT
 from converter.options.parse import Scope
 from converter.passes.bfloat16.carry_out import carry_out
 from converter.passes.bfloat16.convert import BFloat16
@@ -11,7 +13,7 @@ from converter.passes.pass_result import Change, NoDetails, PassResult, Skip
 from tests.harness import assert_planning_changes_nothing, parse_model, render
 from tests.passes.bfloat16.models import CALL, tpu_model
 
-FLOAT, BFLOAT16 = 1, 14
+FLOAT, BFLOAT16 = DT_FLOAT, DT_BFLOAT16
 SHARED = f"""
 object helper = function @helper
 @helper(h: float32) -> (r: float32) {{ a = PartitionedCall(h) {{{CALL}, f: @inner}}; return a:output:0 }}
@@ -113,3 +115,29 @@ def test_code_without_float32_is_not_even_marked() -> None:
     model = parse_model(text)
     carry_out(model, plan)
     assert render(model) == render(parse_model(text))
+
+
+def test_a_cast_runs_where_its_tensor_is_made_and_has_its_shape() -> None:
+    body = """
+      a = Tanh(x) {T: float32, _output_shapes: [<?,4>]} on "/device:TPU:0"
+      b = Qr(a:y:0) {T: float32, _tpu_replicate: "C"} on "/device:TPU:1"
+      return b:q:0
+    """
+    text = tpu_model(body).replace("@F(x: float32)", "@F(x: float32 {_output_shapes: [<?,4>]})")
+    casts = {(c.scope, c.name): c.surroundings for c in planned(text).edits.casts}
+    assert casts["T", "a/float32"] == Surroundings("/device:TPU:0", b"C", ((None, 4),))
+    assert casts["F", "x/bfloat16"] == Surroundings(shapes=((None, 4),))
+    model = parse_model(text)
+    BFloat16().apply(model)
+    cast = '{DstT: float32, SrcT: bfloat16, _output_shapes: [<?,4>], _tpu_replicate: "C"} on "/device:TPU:0"'
+    assert f"a/float32 = Cast(a:y:0) {cast}" in render(model, show=["_output_shapes"])
+
+
+def test_full_types_follow_the_attributes_of_their_nodes() -> None:
+    model = parse_model(tpu_model("a = Tanh(x) {T: float32}; b = Qr(a:y:0) {T: float32}; return b:q:0"))
+    tanh, qr = model.functions["T"].node_def
+    for node in (tanh, qr):
+        node.experimental_type.type_id = TFT_PRODUCT
+        node.experimental_type.args.add(type_id=TFT_FLOAT)
+    BFloat16().apply(model)
+    assert [n.experimental_type.args[0].type_id for n in (tanh, qr)] == [TFT_BFLOAT16, TFT_FLOAT]
