@@ -13,7 +13,6 @@ from converter.passes.pass_result import Change, NoDetails, PassResult, Skip
 from tests.harness import assert_planning_changes_nothing, parse_model, render
 from tests.passes.bfloat16.models import CALL, tpu_model
 
-FLOAT, BFLOAT16 = DT_FLOAT, DT_BFLOAT16
 SHARED = f"""
 object helper = function @helper
 @helper(h: float32) -> (r: float32) {{ a = PartitionedCall(h) {{{CALL}, f: @inner}}; return a:output:0 }}
@@ -39,8 +38,8 @@ def test_edits_are_names_and_values() -> None:
             Retyped("F", "on_tpu", "Tout", 0),
         ),
         casts=(
-            NewCast("F", "x/bfloat16", "x", FLOAT, BFLOAT16, Surroundings()),
-            NewCast("F", "on_tpu/float32", "on_tpu:output:0", BFLOAT16, FLOAT, Surroundings()),
+            NewCast("F", "x/bfloat16", "x", DT_FLOAT, DT_BFLOAT16, Surroundings()),
+            NewCast("F", "on_tpu/float32", "on_tpu:output:0", DT_BFLOAT16, DT_FLOAT, Surroundings()),
         ),
         inputs=(NewInput("F", "on_tpu", 0, "x/bfloat16:y:0"),),
         results=(NewResult("F", "y", "on_tpu/float32:y:0"),),
