@@ -76,6 +76,23 @@ def const_node(name: str, value: ArrayLike, **attrs: PlainAttr) -> NodeDef:
     return make_node(name, "Const", dtype=type_attr(tensor.dtype), value=AttrValue(tensor=tensor), **attrs)
 
 
+def add_cast(
+    scope: Scope, name: str, ref: str, source: DataType, target: DataType, device: str = "", **attrs: PlainAttr
+) -> str:
+    """Adds a Cast of the tensor `ref` to a scope, after all its nodes; returns how the scope spells the result.
+
+    Args:
+      name: not taken in the scope.
+      ref: in any spelling.
+      source, target: types of the tensor and of the result.
+      attrs: more attributes of the Cast.
+    """
+    cast = make_node(name, "Cast", [input_ref(ref, scope)], SrcT=type_attr(source), DstT=type_attr(target), **attrs)
+    cast.device = device
+    scope.nodes.add().CopyFrom(cast)
+    return scope.ref(name, "y", 0, 0)
+
+
 class UniqueNames:
     """Names not yet taken in one scope, where a function's arguments count as taken.
 
@@ -99,10 +116,11 @@ class UniqueNames:
         return name
 
 
-def function_name(model: Model, original: str, suffix: str) -> str:
+def function_name(model: Model, original: str, suffix: str, taken: Collection[str] = ()) -> str:
     """A new function's name, made of the one it comes from: __inference_f_23 + body -> __inference_f_body_23.
 
-    The loader strips the trailing number, so the name that users see in a profile stays short.
+    The loader strips the trailing number, so the name that users see in a profile stays short. It is none of `taken`,
+    the names that functions to come will have.
     """
     traced = _TRACED_NAME.match(original)
     stem, uid = (traced[1], f"_{traced[2]}") if traced else (original, "")
@@ -111,7 +129,7 @@ def function_name(model: Model, original: str, suffix: str) -> str:
         name = f"{stem}_{suffix}{number or ''}{uid}"
         for reserved, harmless in _RESERVED_NAME_PARTS.items():
             name = name.replace(reserved, harmless)
-        if name not in model.functions:
+        if name not in model.functions and name not in taken:
             return name
         number += 1
 
@@ -144,6 +162,11 @@ def before_identities(ref: str, nodes: Mapping[str, NodeDef]) -> str:
 def canonical_ref(ref: str, scope: Scope) -> str:
     """One spelling for one tensor; in the main graph 'a' and 'a:0' are the same."""
     return f"{ref}:0" if scope.function is None and ":" not in ref and not is_control(ref) else ref
+
+
+def input_ref(ref: str, scope: Scope) -> str:
+    """How a node takes the tensor: in the main graph 'a', not 'a:0'."""
+    return ref.removesuffix(":0") if scope.function is None else ref
 
 
 def rewire(scope: Scope, replacements: Mapping[str, str], except_nodes: Collection[str] = ()) -> int:
@@ -226,9 +249,14 @@ def unknown_shape() -> TensorShapeProto:
 
 def clone_function(model: Model, name: str, suffix: str) -> FunctionDef:
     """Adds a copy of function `name` under a new name and returns it."""
+    return copy_function(model, name, function_name(model, name, suffix))
+
+
+def copy_function(model: Model, name: str, new_name: str) -> FunctionDef:
+    """Adds a copy of function `name` that is called `new_name`, and returns it."""
     copy = FunctionDef()
     copy.CopyFrom(model.functions[name])
-    copy.signature.name = function_name(model, name, suffix)
+    copy.signature.name = new_name
     # api_implements makes grappler swap whole functions for each other by interface name.
     copy.attr.pop("api_implements", None)
     return model.add_function(copy)

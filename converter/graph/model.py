@@ -62,6 +62,14 @@ class Model:
         self.functions: dict[str, FunctionDef] = {f.signature.name: f for f in self.graph_def.library.function}
         self.recasts: set[str] = set()
 
+    def copy(self) -> Model:
+        """A model of the same content; what is done to one leaves the other alone."""
+        saved_model = SavedModel()
+        saved_model.CopyFrom(self.saved_model)
+        copied = Model(saved_model, self.path)
+        copied.recasts = set(self.recasts)
+        return copied
+
     @property
     def meta_graph(self) -> MetaGraphDef:
         return self.saved_model.meta_graphs[0]
@@ -83,8 +91,9 @@ class Model:
     def main_scope(self) -> Scope:
         return Scope(MAIN_GRAPH, self.graph_def.node, None)
 
-    def scope(self, function_name: str) -> Scope:
-        return Scope.of(self.functions[function_name])
+    def scope(self, name: str) -> Scope:
+        """The scope of that name: of a function, or, as MAIN_GRAPH, the main graph."""
+        return self.main_scope() if name == MAIN_GRAPH else Scope.of(self.functions[name])
 
     def add_function(self, function: FunctionDef) -> FunctionDef:
         """Adds a copy of `function` to the library and returns the copy; the name must be new."""

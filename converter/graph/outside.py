@@ -28,6 +28,11 @@ def spelled(name: str) -> tuple[str, int]:
     return node, int(number)
 
 
+def name_for(node: str, number: int) -> str:
+    """The name from outside of a node's output, or, as number 0, of an argument; `spelled` takes it apart."""
+    return f"{node}:{number}"
+
+
 def name_of(model: Model, scope: Scope, ref: str) -> str:
     """How a tensor is spelled from outside, which its own scope spells `ref`.
 
@@ -37,12 +42,12 @@ def name_of(model: Model, scope: Scope, ref: str) -> str:
     if scope.function is None:
         return edit.canonical_ref(ref, scope)
     if any(a.name == ref for a in scope.function.signature.input_arg):
-        return f"{ref}:0"
+        return name_for(ref, 0)
     for node in (n for n in scope.nodes if n.name == edit.producer_of(ref)):
         definition = ops.op_def(node.op, model)
         for number, slot in enumerate(ops.output_slots(node, definition) if definition is not None else ()):
             if scope.ref(node.name, slot.arg, slot.index, number) == ref:
-                return f"{node.name}:{number}"
+                return name_for(node.name, number)
     raise ValueError(f'"{scope.name}" has no tensor "{ref}"')
 
 

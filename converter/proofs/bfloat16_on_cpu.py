@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from converter.graph import edit, ops
-from converter.graph.edit import make_node, type_attr
 from converter.graph.kernels import has_cpu_kernel
 from converter.graph.model import Model, Scope
-from converter.graph.protos import DT_BFLOAT16, DT_FLOAT, DT_RESOURCE, DT_VARIANT, DataType, NodeDef, OpDef
+from converter.graph.protos import DT_BFLOAT16, DT_FLOAT, DT_RESOURCE, DT_VARIANT, NodeDef, OpDef
 
 _FLOAT, _BFLOAT16 = DT_FLOAT, DT_BFLOAT16
 _OPAQUE = (DT_RESOURCE, DT_VARIANT)
@@ -42,9 +41,9 @@ def compute_in_float32(model: Model, functions: Iterable[str]) -> int:
             for i, slot in enumerate(outputs):
                 if slot.dtype == _BFLOAT16:
                     ref = scope.ref(node.name, slot.arg, slot.index, i)
-                    rounded = _add_cast(scope, names(f"{node.name}/bfloat16"), ref, _FLOAT, _BFLOAT16)
-                    renamed[edit.canonical_ref(ref, scope)] = scope.ref(rounded, "y", 0, 0)
-                    rounding.add(rounded)
+                    rounded = edit.add_cast(scope, names(f"{node.name}/bfloat16"), ref, _FLOAT, _BFLOAT16)
+                    renamed[edit.canonical_ref(ref, scope)] = rounded
+                    rounding.add(edit.producer_of(rounded))
             count += 1
         edit.rewire(scope, renamed, except_nodes=rounding)
     return count
@@ -69,11 +68,4 @@ def _widen(scope: Scope, node: NodeDef, attrs: list[str], definition: OpDef, nam
         node.attr[attr].type = _FLOAT
     for position, (slot, ref) in enumerate(zip(taken, edit.data_inputs(node), strict=True)):
         if slot.dtype == _BFLOAT16:
-            cast = _add_cast(scope, names(f"{node.name}/float32"), ref, _BFLOAT16, _FLOAT)
-            node.input[position] = scope.ref(cast, "y", 0, 0)
-
-
-def _add_cast(scope: Scope, name: str, ref: str, source: DataType, target: DataType) -> str:
-    cast = make_node(name, "Cast", [ref], SrcT=type_attr(source), DstT=type_attr(target))
-    scope.nodes.add().CopyFrom(cast)
-    return name
+            node.input[position] = edit.add_cast(scope, names(f"{node.name}/float32"), ref, _BFLOAT16, _FLOAT)

@@ -15,13 +15,13 @@ from converter.analysis.variables.index import find_variables
 from converter.checkpoint.read import list_tensors
 from converter.graph.invariants import verify_structure
 from converter.options.parse import parse_options
-from converter.passes.bfloat16.storage import store_as_bfloat16
 from converter.pipeline import Permissions, build_passes, run_passes
 from converter.proofs.cpu_twin import make_cpu_twin
 from converter.saved_model.reader import VARIABLES_PREFIX, read_model
 from converter.saved_model.writer import write_model
 from testdata.make_testdata import MODELS
 from tests.oracle import LoadedModel, Values, assert_same, open_model
+from tests.passes.bfloat16.models import store_as_bfloat16
 
 Testdata = Callable[[str], Path]
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if model.slow else name for name, model in MODELS.items()]
@@ -67,7 +67,7 @@ def store_all(name: str, source: Path, target: Path) -> bool:
         options = parse_options(MODELS[name].options_for(source) + "\ndisable_default_optimizations: true")
         run_passes(model, build_passes(options, Permissions()))
     eligible = [v for v in find_variables(model) if v.ineligible is None]
-    stored = store_as_bfloat16(model, eligible, ())
+    stored = store_as_bfloat16(model, eligible)
     assert stored == eligible
     verify_structure(model)
     found = {v.name: v for v in find_variables(model)}

@@ -8,6 +8,7 @@ from tensorflow.core.framework import attr_value_pb2
 from converter.graph import calls, edit
 from converter.graph.edit import UniqueNames, const_node, make_node
 from converter.graph.model import MAIN_GRAPH
+from converter.graph.protos import DT_BFLOAT16, DT_FLOAT
 from tests.harness import parse_model, render
 
 # --- nodes and names --------------------------------------------------------------------------------------------
@@ -27,6 +28,21 @@ def test_a_const_has_its_dtype_and_value() -> None:
     model = parse_model("main { }")
     model.graph_def.node.append(const_node("c", [[1.5, 2.0]], _tag="t"))
     assert render(model) == 'main {\n  c = Const() {_tag: "t", dtype: float32, value: float32([[1.5, 2.0]])}\n}\n'
+
+
+@pytest.mark.parametrize(("ref", "taken"), [("x", "x"), ("x:0", "x"), ("x:1", "x:1")])
+def test_a_cast_in_the_main_graph_comes_last_in_its_spelling(ref: str, taken: str) -> None:
+    model = parse_model("main { x = Op() }")
+    assert edit.add_cast(model.main_scope(), "c", ref, DT_FLOAT, DT_BFLOAT16, device="/cpu:0", _tag="t") == "c"
+    attrs = '{DstT: bfloat16, SrcT: float32, _tag: "t"}'
+    assert render(model) == f'main {{\n  x = Op()\n  c = Cast({taken}) {attrs} on "/cpu:0"\n}}\n'
+
+
+def test_a_cast_in_a_function_names_its_output() -> None:
+    model = parse_model("@F(x: float32) -> (y: float32) { n = N(x); return n:y:0 }")
+    assert edit.add_cast(model.scope("F"), "c", "n:y:0", DT_FLOAT, DT_BFLOAT16) == "c:y:0"
+    (_, cast) = model.functions["F"].node_def
+    assert (cast.op, list(cast.input), cast.device, set(cast.attr)) == ("Cast", ["n:y:0"], "", {"SrcT", "DstT"})
 
 
 def test_unique_names_count_up_and_see_arguments() -> None:
@@ -62,6 +78,7 @@ def test_a_name_that_is_taken_is_numbered() -> None:
     )
     assert edit.function_name(model, "f", "body") == "f_body2"
     assert edit.function_name(model, "__inference_f_3", "body") == "__inference_f_body1_3"
+    assert edit.function_name(model, "f", "body", taken=["f_body2", "f_body4"]) == "f_body3"
 
 
 @given(
@@ -144,6 +161,12 @@ def test_a_clone_is_independent_and_without_the_interface_of_its_original() -> N
     assert model.functions["F_copy"] is clone
     assert set(clone.attr) == {"_noinline"}
     assert "api_implements" in model.functions["F"].attr
+
+
+def test_a_copy_has_the_name_that_it_is_given() -> None:
+    model = parse_model("@F(x: float32) -> (y: float32) { return x }")
+    assert edit.copy_function(model, "F", "G") is model.functions["G"]
+    assert list(model.functions) == ["F", "G"]
 
 
 def test_outlining_moves_the_body_and_leaves_a_call() -> None:

@@ -32,6 +32,19 @@ def test_scopes_are_the_main_graph_and_every_function(model: Model) -> None:
     assert [s.name for s in model.scopes()] == [MAIN_GRAPH, "F", "G", "H"]
     assert model.main_scope().function is None
     assert model.scope("F").function is model.functions["F"]
+    assert model.scope(MAIN_GRAPH) == model.main_scope()
+
+
+def test_a_copy_has_the_same_content_and_is_edited_alone(model: Model) -> None:
+    model.recasts.add("v")
+    copied = model.copy()
+    assert copied.saved_model == model.saved_model
+    assert (copied.path, copied.recasts, list(copied.functions)) == (model.path, {"v"}, list(model.functions))
+    before = model.saved_model.SerializeToString(deterministic=True)
+    copied.functions["F"].signature.is_stateful = True
+    copied.graph_def.node[0].name = "other"
+    copied.recasts.add("w")
+    assert model.saved_model.SerializeToString(deterministic=True) == before and model.recasts == {"v"}
 
 
 def test_functions_may_be_added_while_scopes_are_gone_over(model: Model) -> None:

@@ -42,6 +42,7 @@ MODEL = parse_model(TEXT)
 def test_outputs_of_a_function_s_nodes_are_counted_through(ref: str, name: str) -> None:
     assert outside.name_of(MODEL, MODEL.scope("f"), ref) == name
     assert outside.spelled(name) == (name[:-2], int(name[-1]))
+    assert outside.name_for(*outside.spelled(name)) == name
 
 
 @pytest.mark.parametrize("ref", ["x", "x:0"])

@@ -1,4 +1,4 @@
-"""float32 or bfloat16: decides for every place of a `TypeGraph`; `retype_rewrite` then changes the model.
+"""float32 or bfloat16: decides for every place of a `TypeGraph`; `rewrite` then plans the edits.
 
 Decisions, in this order; each class of places gets one:
 
@@ -25,7 +25,7 @@ from collections.abc import Collection
 from converter.graph.disjoint_sets import Classes
 from converter.passes.bfloat16.kinds import Kind
 from converter.passes.bfloat16.normalization import NORMALIZATION
-from converter.passes.bfloat16.places import Edge, Tensor
+from converter.passes.bfloat16.places import Edge, NodeKey, Tensor
 from converter.passes.bfloat16.type_graph import TypeGraph
 
 _BY_KIND = {
@@ -34,8 +34,6 @@ _BY_KIND = {
 }
 _MOVES = "moves values that stay float32"
 _VARIABLE_STAYS = "reads a variable that stays float32"
-
-NodeKey = tuple[str, str]  # scope name, node name
 
 
 class Retyping:

@@ -63,17 +63,26 @@ _OUTSIDE_COMPILATION = "_xla_outside_compilation"
 
 
 class OpFilter:
-    """Decides which nodes of one model stay float32."""
+    """Decides which nodes of one model stay float32.
+
+    Attributes:
+      warnings: one for each entry of the filterlist of which the model has no node.
+    """
 
     def __init__(self, model: Model, filterlist: Collection[str] = ()) -> None:
         """Raises OptionsError if `filterlist` holds an op type that neither TensorFlow nor the model knows."""
-        for op in filterlist:
-            if ops.op_def(op, model) is None and not any(n.op == op for s in model.scopes() for n in s.nodes):
+        present = {node.op for scope in model.scopes() for node in scope.nodes} if filterlist else set()
+        absent = [op for op in filterlist if op not in present]
+        for op in absent:
+            if ops.op_def(op, model) is None:
                 similar = nearest(op, difflib.get_close_matches(op, ops.registered(), n=10, cutoff=0.0))
                 raise OptionsError(
                     f'bfloat16_optimization_options: filterlist names "{op}", which is no op type of TensorFlow or of '
                     f"the model. The most similar op types are: {similar}. Correct the entry or remove it."
                 )
+        self.warnings = [
+            f'bfloat16_optimization_options: filterlist names "{op}", but the model has no such op.' for op in absent
+        ]
         self._filterlist = set(filterlist)
 
     @property
@@ -125,16 +134,6 @@ def needs_exact_values(node: NodeDef) -> bool:
         made = node.attr["DstT"].type
         return tensors.is_integer(made) or tensors.is_complex(made)
     return node.op in _EDGES or node.op in _REPRESENTATION or node.op in _SPECTRA
-
-
-def warnings_for_absent(model: Model, filterlist: Iterable[str]) -> list[str]:
-    """One warning for each filterlist entry of which the model has no node."""
-    present = {node.op for scope in model.scopes() for node in scope.nodes}
-    return [
-        f'bfloat16_optimization_options: filterlist names "{op}", but the model has no such op.'
-        for op in filterlist
-        if op not in present
-    ]
 
 
 def _unwilling_attr(definition: OpDef, attrs: Collection[str]) -> str | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from converter.graph import ops
+from converter.graph import ops, outside
 from converter.graph.disjoint_sets import Classes
 from converter.graph.model import Scope
 from converter.graph.protos import DT_FLOAT, DT_VARIANT, NodeDef
+
+NodeKey = tuple[str, str]
+"""Names of a scope and of a node in it."""
 
 _FLOAT, _VARIANT = DT_FLOAT, DT_VARIANT
 _LIST_ATTR = "element_dtype"
@@ -72,10 +75,12 @@ class Places:
 
     Attributes:
       sites: place -> where it is written.
+      pinned: places, and why each stays float32.
     """
 
     def __init__(self) -> None:
         self.sites: dict[int, Site] = {}
+        self.pinned: list[tuple[int, str]] = []
         self._classes = Classes[int]()
         self._moves: list[bool] = []
 
@@ -91,8 +96,12 @@ class Places:
         """The class of a place."""
         return self._classes.root(place)
 
-    def join(self, a: int, b: int) -> None:
-        self._classes.join(a, b)
+    def join(self, a: int | None, b: int | None, reason: str) -> None:
+        """Joins two places; what has no place always is float32 and keeps the other so, for this reason."""
+        if a is not None and b is not None:
+            self._classes.join(a, b)
+        else:
+            self.pinned += [(place, reason) for place in (a, b) if place is not None]
 
     def movement(self) -> set[int]:
         """Classes with sites of which every place moves values."""
@@ -104,9 +113,9 @@ class NodePlaces:
     """The places of one node, made when they are first asked for."""
 
     def __init__(self, places: Places, scope: Scope, node: NodeDef, moves: bool) -> None:
+        self.scope = scope
+        self.node = node
         self._places = places
-        self._scope = scope
-        self._node = node
         self._moves = moves
         self._made: dict[tuple[str, int | None], int] = {}
         self._vertex: int | None = None
@@ -127,7 +136,7 @@ class NodePlaces:
             return None
         key = (slot.attr, slot.attr_index)
         if key not in self._made:
-            site = Site(self._scope, self._node, slot.attr, slot.attr_index) if slot.dtype == _FLOAT else None
+            site = Site(self.scope, self.node, slot.attr, slot.attr_index) if slot.dtype == _FLOAT else None
             self._made[key] = self._places.new(self._moves, site)
         return self._made[key]
 
@@ -149,9 +158,12 @@ class NodePlaces:
 
 
 def named_tensor(tensors: Iterable[Tensor], name: str) -> Tensor | None:
-    """The one of a function's tensors that the object graph calls `name`, which it spells as in a graph: "node:0"."""
-    producer, _, position = name.partition(":")
-    number = int(position.rpartition(":")[2] or 0)
+    """The one of a function's tensors that the object graph calls `name`.
+
+    Raises:
+      ConversionError: no tensor can have that name.
+    """
+    producer, number = outside.spelled(name)
     for tensor in tensors:
         made_by = tensor.ref if tensor.node is None else tensor.node.name
         if made_by == producer and tensor.number == number:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from converter.analysis import tpu
 from converter.errors import ConversionError
 from converter.graph import calls, edit
-from converter.graph.model import Model
+from converter.graph.model import MAIN_GRAPH, Model
 from converter.graph.protos import DT_BFLOAT16, AttrValue, DataType, NodeDef
 from converter.options.parse import Scope as ConversionScope
-from converter.passes.bfloat16.type_graph import follows_calls
-from converter.passes.pass_result import PassResult
+from converter.passes.bfloat16.function_ends import follows_calls
+from converter.passes.bfloat16.places import NodeKey
+from converter.passes.pass_result import Skip
 
 # On the calls that lead into converted code: later runs leave it alone. A FunctionDef cannot carry it, the loader
 # refuses function attributes that it does not know.
@@ -29,46 +30,52 @@ class Region:
       scopes: functions -> whether they run on the TPU.
       on_both: functions of `scopes` that run on the CPU as well and are to be converted there too; none are left once
         the TPU code has copies of its own.
-      observed: functions around them, through which values come.
-      entries: calls that lead into converted code.
+      tpu_entries, cpu_entries: calls that lead into converted code.
       fixed: functions of `scopes` whose arguments and results stay float32.
+      done: what is converted already.
     """
 
-    scopes: dict[str, bool] = field(default_factory=dict)
-    on_both: list[str] = field(default_factory=list)
-    observed: list[str] = field(default_factory=list)
-    entries: list[NodeDef] = field(default_factory=list)
-    fixed: list[str] = field(default_factory=list)
+    scopes: Mapping[str, bool]
+    on_both: tuple[str, ...]
+    tpu_entries: tuple[NodeKey, ...]
+    cpu_entries: tuple[NodeKey, ...]
+    fixed: tuple[str, ...]
+    done: tuple[Skip, ...]
+
+    def observed(self, model: Model) -> list[str]:
+        """Functions around the region, and the main graph, through which values come to it."""
+        callers = calls.callers_of(calls.call_graph(model), self.scopes)
+        return [name for name in callers if name not in self.scopes]
 
 
-def find_region(model: Model, scope: ConversionScope, result: PassResult) -> Region:
-    """What is left to convert; what is converted already is a skip in `result`."""
+def find_region(model: Model, scope: ConversionScope) -> Region:
+    """What is left to convert."""
     computations = tpu.tpu_computations(model)
-    for computation in computations:
-        if DONE_ATTR in computation.call.attr:
-            result.skipped(tpu.display_name(model, computation), "computes in bfloat16 already")
-    entries = [c.call for c in computations if is_entry(c.call)]
-    graph = calls.call_graph(model)
-    on_tpu = _followed(model, list(dict.fromkeys(c.attr["f"].func.name for c in entries)))
+    done = [tpu.display_name(model, c) for c in computations if DONE_ATTR in c.call.attr]
+    entries = [c for c in computations if is_entry(c.call)]
+    on_tpu = _followed(model, list(dict.fromkeys(c.function.signature.name for c in entries)))
     scopes = dict.fromkeys(on_tpu, True)
     on_both: list[str] = []
+    roots: list[NodeDef] = []
     if scope is ConversionScope.ALL:
-        tpu_code = set(tpu.tpu_scopes(model))
-        roots = _signature_calls(model)
-        for node in roots:
-            if DONE_ATTR in node.attr:
-                result.skipped(node.name, "computes in bfloat16 already")
-        roots = [n for n in roots if DONE_ATTR not in n.attr]
+        signature_calls = _signature_calls(model)
+        done += [n.name for n in signature_calls if DONE_ATTR in n.attr]
+        roots = [n for n in signature_calls if DONE_ATTR not in n.attr]
         called = [f for n in roots if n.op != tpu.TPU_CALL for f in calls.called_functions(n, model)]
         served = _followed(model, called, through_tpu=False)
         on_both = [name for name in served if name in scopes]
+        tpu_code = set(tpu.tpu_scopes(model))
         scopes |= dict.fromkeys((name for name in served if name not in tpu_code), False)
-        entries += roots
     visible = _batched(model).union(model.object_graph.concrete_functions)
     on_cpu = [name for name, is_tpu in scopes.items() if not is_tpu] + on_both
-    fixed = [name for name in on_cpu if name in visible]
-    observed = [n for n in calls.callers_of(graph, scopes) if n not in scopes]
-    return Region(scopes, on_both, observed, entries, fixed)
+    return Region(
+        scopes=scopes,
+        on_both=tuple(on_both),
+        tpu_entries=tuple((c.scope.name, c.call.name) for c in entries),
+        cpu_entries=tuple((MAIN_GRAPH, n.name) for n in roots),
+        fixed=tuple(name for name in on_cpu if name in visible),
+        done=tuple(Skip(name, "computes in bfloat16 already") for name in done),
+    )
 
 
 def is_entry(node: NodeDef) -> bool:
@@ -110,40 +117,8 @@ def _batched(model: Model) -> set[str]:
     return {name for _, node in found for name in calls.called_functions(node, model)}
 
 
-def copy_shared(model: Model, region: Region, result: PassResult) -> Region:
-    """Gives converted TPU code its own copy of every function that anything else refers to."""
-    on_tpu = {name for name, is_tpu in region.scopes.items() if is_tpu}
-    elsewhere: dict[str, None] = {}
-    for scope in model.scopes():
-        if scope.name in on_tpu:
-            continue
-        for node in scope.nodes:
-            if not is_entry(node):
-                elsewhere.update(dict.fromkeys(calls.called_functions(node, model)))
-    elsewhere.update(dict.fromkeys(model.object_graph.concrete_functions))
-    graph = calls.call_graph(model)
-    shared = [n for n in calls.reachable(graph, [n for n in elsewhere if n in on_tpu]) if n in on_tpu]
-    if not shared:
-        return region
-    copies = {name: str(edit.clone_function(model, name, "bfloat16").signature.name) for name in shared}
-    for name, copy in copies.items():
-        result.changed(name, f"copied to {copy}, because other code uses it as well")
-    scopes = {copies.get(name, name): is_tpu for name, is_tpu in region.scopes.items()}
-    scopes |= dict.fromkeys(region.on_both, False)  # all of these are shared: the CPU refers to them
-    for name, is_tpu in scopes.items():
-        if is_tpu:
-            for node in model.functions[name].node_def:
-                calls.rename_callees(node, copies)
-    for entry in region.entries:
-        if entry.op == tpu.TPU_CALL:
-            calls.rename_callees(entry, copies)
-    observed = [n for n in calls.callers_of(calls.call_graph(model), scopes) if n not in scopes]
-    return Region(scopes, [], observed, region.entries, region.fixed)
-
-
 def refuse_existing_bfloat16(model: Model, region: Region) -> None:
     """Raises ConversionError if anything in the region is bfloat16 before any of it is converted."""
-    stubs = _stubs(model)
     found: list[tuple[NodeDef, str]] = []
     for name in region.scopes:
         scope = model.scope(name)
@@ -152,10 +127,11 @@ def refuse_existing_bfloat16(model: Model, region: Region) -> None:
             # A converted TPU call has bfloat16 casts around it. Calls and markers only pass on what others hold.
             passes_on = calls.called_functions(node, model) or tpu.is_boundary(node)
             if _holds_bfloat16(node) and not passes_on and not (converted and node.op == "Cast"):
-                found.append((node, stubs.get(name, name)))
+                found.append((node, name))
     if not found:
         return
-    shown = ", ".join(f'"{n.name}" ({n.op}) in {function}' for n, function in found[:_MAX_NAMED])
+    stubs = _stubs(model)
+    shown = ", ".join(f'"{n.name}" ({n.op}) in {stubs.get(name, name)}' for n, name in found[:_MAX_NAMED])
     more = f", and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
     raise ConversionError(
         f"The bfloat16 optimization found bfloat16 ops in the model, expected none: {shown}{more}. Whoever made them "

@@ -11,8 +11,9 @@ from converter.graph import calls
 from converter.graph.model import Model
 from converter.graph.protos import DT_FLOAT
 from converter.options.parse import Scope as ConversionScope
-from converter.passes.bfloat16.decisions import NodeKey, Retyping
+from converter.passes.bfloat16.decisions import Retyping
 from converter.passes.bfloat16.filter import OpFilter
+from converter.passes.bfloat16.places import NodeKey
 from converter.passes.bfloat16.type_graph import TypeGraph
 
 _FLOAT = DT_FLOAT

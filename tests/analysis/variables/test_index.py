@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from converter.analysis.variables.index import Variable, find_variables
 from converter.graph.model import MAIN_GRAPH, Model
-from converter.passes.bfloat16.storage import store_as_bfloat16
 from tests.analysis.variables.models import KEY, READER, model_text
 from tests.harness import parse_model
+from tests.passes.bfloat16.models import store_as_bfloat16
 
 BFLOAT16 = tf.bfloat16.as_datatype_enum
 
@@ -214,7 +214,7 @@ def test_ineligible(case: str) -> None:
     assert variable.ineligible is not None
     assert re.match(reason, variable.ineligible), variable.ineligible
     with pytest.raises(ValueError, match='the variable "v" cannot be stored as bfloat16: it '):
-        store_as_bfloat16(model, [variable], ())
+        store_as_bfloat16(model, [variable])
 
 
 def test_variables_that_share_an_argument_are_companions() -> None:
@@ -233,7 +233,7 @@ def test_variables_that_share_an_argument_are_companions() -> None:
     v, w, alone = find_variables(model)
     assert (v.companions, w.companions, alone.companions) == (("w",), ("v",), ())
     assert v.uses == w.uses
-    assert store_as_bfloat16(model, [w], ()) == [v, w]
+    assert store_as_bfloat16(model, [w]) == [v, w]
     assert model.recasts == {KEY.format("v"), KEY.format("w")}
     assert dtypes_of(model) == {"v": BFLOAT16, "w": BFLOAT16, "alone": tf.float32.as_datatype_enum}
 

@@ -12,11 +12,11 @@ from converter.analysis.variables.index import Variable, find_variables
 from converter.analysis.variables.uses import UseKind
 from converter.graph.invariants import verify_structure
 from converter.graph.model import Model
-from converter.passes.bfloat16.storage import store_as_bfloat16
 from converter.saved_model.reader import read_model
 from converter.saved_model.writer import write_model
 from tests.analysis.variables.models import KEY
 from tests.oracle import open_model, relative_error
+from tests.passes.bfloat16.models import store_as_bfloat16
 
 SPEC = tf.TensorSpec([None, 4], tf.float32, "x")
 ROWS = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
@@ -70,7 +70,7 @@ def convert(source: Path, target: Path, edit: Callable[[Model], None] = lambda m
     model = read_model(source)
     edit(model)
     verify_structure(model)
-    done = store_as_bfloat16(model, [v for v in find_variables(model) if _is_served(v) and v.ineligible is None], ())
+    done = store_as_bfloat16(model, [v for v in find_variables(model) if _is_served(v) and v.ineligible is None])
     verify_structure(model)
     write_model(model, target)
     return done

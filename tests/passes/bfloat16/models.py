@@ -1,8 +1,13 @@
-"""Small models around one TPU function, before and after it computes in bfloat16."""
+"""Small models around one TPU function, before and after it computes in bfloat16; and storing variables by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from converter.analysis.variables.index import Variable, VariableIndex
+from converter.graph.model import Model
+from converter.passes.bfloat16.carry_out import write
 from converter.passes.bfloat16.convert import BFloat16
+from converter.passes.bfloat16.edits import Draft
+from converter.passes.bfloat16.storage import plan_storage
 from converter.passes.pass_result import PassResult
 from tests.harness import assert_pass
 
@@ -64,3 +69,11 @@ def check(
     """Fails unless the body of the TPU function becomes `after`, and these are the skips."""
     after = converted(after, functions_after, x, y)
     return assert_pass(each or BFloat16(), tpu_model(before, functions), after, skips=skips)
+
+
+def store_as_bfloat16(model: Model, variables: Sequence[Variable], scopes: Collection[str] = ()) -> list[Variable]:
+    """Stores these variables of the model and their companions, which it returns; `scopes` are to be bfloat16."""
+    draft = Draft()
+    stored = plan_storage(model, variables, scopes, VariableIndex(model), draft)
+    write(model, draft.edits())
+    return stored

@@ -4,9 +4,9 @@ from collections.abc import Collection
 
 from converter.analysis.variables.index import find_variables
 from converter.graph.invariants import verify_structure
-from converter.passes.bfloat16.storage import store_as_bfloat16
 from tests.analysis.variables.models import READER, model_text
 from tests.harness import parse_model, render
+from tests.passes.bfloat16.models import store_as_bfloat16
 
 
 def stored(text: str, scopes: Collection[str] = ()) -> str:
@@ -90,7 +90,7 @@ def test_a_variable_that_stays_float32_is_given_float32() -> None:
         ("v", "w"),
     )
     model = parse_model(text)
-    store_as_bfloat16(model, find_variables(model)[:1], ())
+    store_as_bfloat16(model, find_variables(model)[:1])
     verify_structure(model)
     found = render(model)
     assert "copy = AssignVariableOp(w, r/float32) {dtype: float32}" in found
