@@ -42,10 +42,14 @@ _PASSED_ELEMENTS = 16
 
 @dataclass(frozen=True)
 class Handle:
-    """What is known behind a resource or variant: type and shape of the variable, or of the elements of the list."""
+    """What is known behind a resource or variant: type and shape of the variable, or of the elements of the list.
+
+    `length` is that of a list, if it is known.
+    """
 
     dtype: DataType
     shape: Shape
+    length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,15 +75,22 @@ class FunctionShapes:
     """The shapes of all tensors of one function, or of the main graph; look-ups are made when asked for."""
 
     def __init__(
-        self, graph: tf.Graph, tensors: dict[str, tuple[str, int]], scope: Scope, custom: frozenset[str]
+        self,
+        graph: tf.Graph,
+        tensors: dict[str, tuple[str, int]],
+        lengths: dict[str, int],
+        scope: Scope,
+        custom: frozenset[str],
     ) -> None:
         """
         Args:
           tensors: reference as the scope spells it (canonical) -> operation in the graph and output number.
+          lengths: of lists that are arguments or come from calls, by reference.
           custom: nodes whose ops TensorFlow does not know.
         """
         self._graph = graph
         self._tensors = tensors
+        self._lengths = lengths
         self._scope = scope
         self._custom = custom
 
@@ -106,7 +117,23 @@ class FunctionShapes:
         item = self._last_item(ref) if tensor.dtype == tf.variant else None
         # TensorFlow tells the shape with which a list was made; what is put into it may be known better.
         put = None if item is None else self.of(item)
-        return handle if put is None else Handle(handle.dtype, put)
+        length = self.length(ref) if tensor.dtype == tf.variant else None
+        return Handle(handle.dtype, handle.shape if put is None else put, length)
+
+    def length(self, ref: str) -> int | None:
+        """How many elements a list has, if shapes and constants alone decide it."""
+        ref = edit.canonical_ref(ref, self._scope)
+        node = self._nodes.get(edit.producer_of(ref))
+        if ref in self._lengths or node is None:
+            return self._lengths.get(ref)
+        grows = "resize_if_index_out_of_bounds" in node.attr and node.attr["resize_if_index_out_of_bounds"].b
+        if node.op in ("Identity", "TensorListSetItem") and not grows:
+            return self.length(node.input[0])
+        if node.op == "TensorListFromTensor":
+            shape = self.of(node.input[0])
+            return shape[0] if shape else None
+        number = self.value(edit.data_inputs(node)[1]) if node.op == "TensorListReserve" else None
+        return None if number is None else int(number)
 
     def value(self, ref: str) -> tensors.Array | None:
         """What a tensor holds, if shapes and constants alone decide it and it is small."""
@@ -176,10 +203,11 @@ class ShapeGraph:
         self._keep_recorded = keep_recorded
         self._graph = tf.Graph()
         self._tensors: dict[str, tuple[str, int]] = {}
+        self._lengths: dict[str, int] = {}
         self._count = 0
         custom = {n.name: n for n in scope.nodes if not self._is_registered(n)}
         self._custom_tensors = dict(_custom_op_tensors(model, scope, custom)) if custom else {}
-        self.shapes = FunctionShapes(self._graph, self._tensors, scope, frozenset(custom))
+        self.shapes = FunctionShapes(self._graph, self._tensors, self._lengths, scope, frozenset(custom))
 
     def _is_registered(self, node: NodeDef) -> bool:
         return node.op in self._model.functions or ops.is_registered(node.op)
@@ -203,6 +231,8 @@ class ShapeGraph:
             attrs = {"dtype": type_attr(known.dtype), "shape": _shape_attr(shapes.to_proto(known.shape))}
             return [self._made(ref, make_node("", "VarHandleOp", **attrs))]
         if isinstance(known, Handle) and dtype == DT_VARIANT:
+            if known.length is not None:
+                self._lengths[ref] = known.length
             sizes = -1 if known.shape is None else [-1 if size is None else size for size in known.shape]
             inputs = [f"{ref}/element_shape", f"{ref}/max_num_elements"]
             shape = self._made(inputs[0], const_node("", np.array(sizes, np.int32)))

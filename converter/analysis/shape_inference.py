@@ -8,13 +8,16 @@ function is imported once for each combination of argument shapes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from converter.analysis import tpu
-from converter.analysis.shape_graph import Argument, FunctionShapes, Handle, OpError, ShapeGraph, shape_of
+from converter.analysis.shape_graph import Argument, FunctionShapes, Handle, Known, OpError, ShapeGraph, shape_of
 from converter.errors import ConversionError
 from converter.graph import calls, edit, ops, shapes
 from converter.graph.model import MAIN_GRAPH, Model, Scope
-from converter.graph.protos import NodeDef
+from converter.graph.protos import DT_INT64, NodeDef
 from converter.graph.shapes import Shape
 
 
@@ -97,18 +100,37 @@ class Inference:
         graph = ShapeGraph(self._model, scope, keep_recorded)
         graph.add_arguments(arguments)
         pending: list[NodeDef] = []
-        portions, ring = _portions(scope, self._is_call)
+        portions, ring = _portions(scope, self._is_apart)
         for nodes in portions:
-            for call in pending:
-                graph.add_call(call, self._results(call, graph.shapes))
-            pending = [node for node in nodes if self._is_call(node)]
-            graph.add_nodes([node for node in nodes if not self._is_call(node)])
-        for call in pending:
-            graph.add_call(call, self._results(call, graph.shapes))
+            for node in pending:
+                self._add_apart(graph, node)
+            pending = [node for node in nodes if self._is_apart(node)]
+            graph.add_nodes([node for node in nodes if not self._is_apart(node)])
+        for node in pending:
+            self._add_apart(graph, node)
         for call in filter(self._is_call, ring):
             graph.add_call(call, None)
         graph.add_nodes([node for node in ring if not self._is_call(node)])
         return graph.shapes
+
+    def _is_apart(self, node: NodeDef) -> bool:
+        """Whether more is known of what a node gives than TensorFlow tells, once all before it is inferred."""
+        return node.op in ("TensorListStack", "Where") or self._is_call(node)
+
+    def _add_apart(self, graph: ShapeGraph, node: NodeDef) -> None:
+        known = graph.shapes
+        if self._is_call(node):
+            graph.add_call(node, self._results(node, known))
+        elif node.op == "Where" and (condition := known.value(node.input[0])) is not None:
+            found = np.argwhere(condition)
+            graph.add_call(node, [Known(DT_INT64, found.shape, tuple(map(int, found.flat)))])
+        elif node.op == "TensorListStack" and (length := known.length(node.input[0])) is not None:
+            counted = NodeDef()
+            counted.CopyFrom(node)
+            counted.attr["num_elements"].i = length
+            graph.add_nodes([counted])
+        else:
+            graph.add_nodes([node])
 
     def _is_call(self, node: NodeDef) -> bool:
         passed = calls.passes_to(node, self._model)
@@ -163,19 +185,22 @@ def _join(found: Sequence[Argument]) -> Argument:
         return found[0]
     handles = [each for each in found if isinstance(each, Handle)]
     if len(handles) == len(found) and len({each.dtype for each in handles}) == 1:
-        return Handle(handles[0].dtype, shapes.join([each.shape for each in handles]))
+        lengths = {each.length for each in handles}
+        length = lengths.pop() if len(lengths) == 1 else None
+        return Handle(handles[0].dtype, shapes.join([each.shape for each in handles]), length)
     return shapes.join([shape_of(each) for each in found])
 
 
 def _filled(before: Argument, after: Argument) -> Argument:
     """A variable of a loop after its first turn."""
     if isinstance(before, Handle) and isinstance(after, Handle) and shapes.fits(after.shape, before.shape):
-        return after
+        return replace(after, length=after.length if after.length == before.length else None)
     return _join((before, after))
 
 
-def _portions(scope: Scope, is_call: Callable[[NodeDef], bool]) -> tuple[list[list[NodeDef]], list[NodeDef]]:
-    """The nodes of a scope so that each node comes after the portion that holds the last call on which it depends.
+def _portions(scope: Scope, is_apart: Callable[[NodeDef], bool]) -> tuple[list[list[NodeDef]], list[NodeDef]]:
+    """The nodes of a scope so that each node comes after the portion that holds the last on which it depends of those
+    that are added apart, as calls are.
 
     Apart, the nodes of loops of the main graph (NextIteration), which are rings, and what depends on those.
     """
@@ -184,7 +209,7 @@ def _portions(scope: Scope, is_call: Callable[[NodeDef], bool]) -> tuple[list[li
     portions: list[list[NodeDef]] = [[]]
     for node in ordered:
         number = max((after.get(edit.producer_of(ref), 0) for ref in edit.data_inputs(node)), default=0)
-        after[node.name] = number + is_call(node)
+        after[node.name] = number + is_apart(node)
         if number == len(portions):
             portions.append([])
         portions[number].append(node)

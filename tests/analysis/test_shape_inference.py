@@ -277,6 +277,42 @@ def test_what_a_loop_puts_into_a_list_tells_the_shape_of_its_elements() -> None:
     assert infer(parse_model(LIST), "f", [(None, 3, 4)]).result(0) == (3, None, 4)
 
 
+def test_the_list_that_a_loop_fills_has_as_many_elements_as_it_was_made_with() -> None:
+    sized = LIST.replace("num_elements: 3", "num_elements: -1")
+    assert infer(parse_model(sized), "f", [(2, 3, 4)]).result(0) == (3, 2, 4)
+    pushed = sized.replace("TensorListSetItem(l, i, item:output:0)", "TensorListPushBack(l, item:output:0)")
+    assert infer(parse_model(pushed), "f", [(2, 3, 4)]).result(0) == (None, 2, 4)
+    resized = sized.replace("item:output:0) {", "item:output:0) {resize_if_index_out_of_bounds: true, ")
+    assert infer(parse_model(resized), "f", [(2, 3, 4)]).result(0) == (None, 2, 4)
+    other = sized.replace("TensorListSetItem(l, i, item:output:0) {element_dtype: float32}", LONGER)
+    assert infer(parse_model(other), "f", [(2, 3, 4)]).result(0) == (None, None, 4)
+
+
+LONGER = """TensorListReserve(shape:output:0, five:output:0) {element_dtype: float32, shape_type: int32}
+  shape = Const() {dtype: int32, value: int32([-1, 4])}
+  five = Const() {dtype: int32, value: int32(5)}"""
+
+
+MASK = """
+@f(x: float32) -> (y: float32) {
+  m = Const() {dtype: int32, value: int32([1, 0, 1])}
+  w = Where(m:output:0) {T: int32}
+  i = Squeeze(w:index:0) {T: int64, squeeze_dims: [1]}
+  one = Const() {dtype: int32, value: int32(1)}
+  g = GatherV2(x, i:output:0, one:output:0) {Tparams: float32, Tindices: int64, Taxis: int32}
+  return g:output:0
+}
+"""
+
+
+def test_the_places_of_a_constant_mask_are_known() -> None:
+    assert infer(parse_model(MASK), "f", [(2, 3, 4)]).result(0) == (2, 2, 4)
+    by_data = MASK.replace("w = Where(m:output:0) {T: int32}", "w = Where(x) {T: float32}").replace(
+        "i = Squeeze(w:index:0) {T: int64, squeeze_dims: [1]}", "i = Identity(w:index:0) {T: int64}"
+    )
+    assert infer(parse_model(by_data), "f", [(2, 3, 4)]).result(0) == (2, None, 3, 4)
+
+
 def test_a_list_whose_elements_grow_has_no_fixed_shape() -> None:
     growing = LIST.replace(
         "item = Sum(x, one:output:0) {T: float32, Tidx: int32}",

@@ -6,7 +6,8 @@ length of a text say, are set to some that the function can compute.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from converter.analysis import tpu
@@ -15,13 +16,15 @@ from converter.analysis.shape_inference import Inference, ShapeInferenceError
 from converter.graph import calls, edit, ops
 from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_VARIANT, FunctionDef, NodeDef
+from converter.passes.batching.rows.finished import Loop, kept
 from converter.passes.batching.rows.site import Site
 from converter.passes.batching.rows.transfer import transfer
-from converter.passes.batching.rows.turns import depends_on_turns, plain_counters, visits_all
-from converter.passes.batching.rows.values import CONSTANT, Cause, Effect, Value, either, spoiled, worst
+from converter.passes.batching.rows.turns import after_turns, plain_counters, stays, visits_all
+from converter.passes.batching.rows.values import CONSTANT, Cause, Effect, Value, either, is_mixed, spoiled
 
 _MAX_TURNS = 16
-_INDEXED_LISTS = {"TensorListGetItem": 1, "TensorListSetItem": 1}
+_INDEXED = {"Gather": 1, "GatherV2": 1, "TensorListGetItem": 1, "TensorListSetItem": 1}
+_MASKS = ("begin_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
 _Arguments = tuple[tuple[Argument, ...], tuple[Argument, ...]]
 
 
@@ -33,7 +36,7 @@ class RowFlow:
         self.sizes = sizes
         self._inference = inference
         self._known: dict[tuple[str, tuple[Value, ...], _Arguments, frozenset[int]], list[Value]] = {}
-        self._over_rows: set[tuple[str, tuple[Value, ...], _Arguments, frozenset[int]]] = set()
+        self._turns: dict[tuple[str, tuple[Value, ...], _Arguments, frozenset[int]], int] = {}
 
     def results(
         self, function: str, values: Sequence[Value], arguments: _Arguments, counters: frozenset[int] = frozenset()
@@ -56,13 +59,18 @@ class RowFlow:
             ] * outputs
             body = _Body(self, self.model.functions[function], self.views(function, arguments), counters)
             self._known[key] = body.run(values)
-            if body.is_over_rows:
-                self._over_rows.add(key)
+            self._turns[key] = body.turns_per_row
         return self._known[key]
 
-    def is_over_rows(self, body: str, values: Sequence[Value], arguments: _Arguments, counters: frozenset[int]) -> bool:
-        """Whether a turn of this loop, whose results are known, looks at one row."""
-        return (body, tuple(values), arguments, counters) in self._over_rows
+    def turns_per_row(self, body: str, values: Sequence[Value], arguments: _Arguments, counters: frozenset[int]) -> int:
+        """How many turns of this loop, whose results are known, look at each row; 0 if it is no loop over the rows."""
+        return self._turns[body, tuple(values), arguments, counters]
+
+    def inside(self, function: str, values: Sequence[Value], arguments: _Arguments) -> Callable[[str], Value]:
+        """The values of all tensors of which a function's results are made."""
+        body = _Body(self, self.model.functions[function], self.views(function, arguments), frozenset())
+        body.run(values)
+        return body.of
 
     def views(self, function: str, arguments: _Arguments) -> tuple[FunctionShapes, FunctionShapes]:
         first, second = (self._inference.infer(function, each) for each in arguments)
@@ -95,11 +103,12 @@ class _Body:
         for node in edit.in_order(self._scope)[0]:
             if node.name in needed:
                 self._add(node)
-        return [self._of(function.ret[r.name]) for r in function.signature.output_arg]
+        return [self.of(function.ret[r.name]) for r in function.signature.output_arg]
 
     @property
-    def is_over_rows(self) -> bool:
-        return any(value.turn == self._scope.name for value in self._tensors.values())
+    def turns_per_row(self) -> int:
+        turns = [v.turn for v in self._tensors.values() if v.turn is not None and v.turn.body == self._scope.name]
+        return max((turn.axis.outer * turn.axis.inner for turn in turns), default=0)
 
     def _needed(self) -> set[str]:
         """Nodes of which a result is made."""
@@ -113,13 +122,13 @@ class _Body:
                 stack += [edit.producer_of(ref) for ref in edit.data_inputs(nodes[name])]
         return found
 
-    def _of(self, ref: str) -> Value:
+    def of(self, ref: str) -> Value:
         known = self._tensors.get(ref)
         return known if known is not None else self._custom.get(edit.producer_of(ref), CONSTANT)
 
     def _add(self, node: NodeDef) -> None:
         refs = edit.data_inputs(node)
-        values = [self._of(ref) for ref in refs]
+        values = [self.of(ref) for ref in refs]
         if not any(v.varies or v.axis for v in values):
             return  # and what is not stored is constant
         definition = ops.op_def(node.op, self._model)
@@ -190,8 +199,8 @@ class _Body:
         numbers = plain_counters(self._model.functions[body])
         counters = frozenset(i for i in numbers if self._begins_at_0(site.inputs[i]))
         state = self._steady(site, body, values, arguments, counters)
-        over_rows = state is not None and self._flow.is_over_rows(body, state, arguments, counters)
-        if over_rows:
+        per_row = 0 if state is None else self._flow.turns_per_row(body, state, arguments, counters)
+        if per_row:
             # Then the number of a turn is the place of a row.
             place = site.cause(Effect.PLACES, "numbers the rows of the batch")
             numbered = [replace(v, place=place) if i in counters else v for i, v in enumerate(values)]
@@ -199,20 +208,50 @@ class _Body:
         if state is None:
             return [spoiled(site.cause(Effect.UNKNOWN, "changes in every turn"))] * len(values)
         (goes_on,) = self._flow.results(cond, state, arguments)
+        changes = [not stays(self._model.functions[body], i) for i in range(len(state))]
         how = ""
-        if goes_on.spoiled or goes_on.rows or goes_on.turn:
-            cause = worst((goes_on.spoiled, None))
-            how = "runs until all rows are done" if cause is None else f"runs until all rows are done: {cause}"
-        elif over_rows and not visits_all(
-            self._model.functions[cond], self._flow.views(cond, arguments), counters, self._flow.sizes
-        ):
+        if goes_on.spoiled or goes_on.rows:
+            if not per_row:
+                changes = [not kept for kept in self._kept(site, state, arguments)]
+            how = f"runs until all rows are done{f': {goes_on.spoiled}' if goes_on.spoiled else ''}"
+        elif per_row and not self._visits_all(site, [rows * per_row for rows in self._flow.sizes], counters):
             how = "need not give each row a turn"
-        if how:
-            return [spoiled(site.cause(Effect.UNKNOWN, how)) if v.varies else v for v in state]
-        return [
-            replace(v, count=v.count or goes_on.count) if depends_on_turns(self._model.functions[body], i, v) else v
-            for i, v in enumerate(state)
-        ]
+        elif goes_on.varies:
+            changes = [c and not self._is_filled(site, i, state[i], counters) for i, c in enumerate(changes)]
+            if goes_on.turn and is_mixed([goes_on, *itertools.compress(state, changes)]):
+                how = "runs for all rows until the row of an outer loop's turn is done"
+        lost = spoiled(site.cause(Effect.UNKNOWN, how))
+        return [(lost if how else after_turns(v, goes_on)) if c else v for v, c in zip(state, changes, strict=True)]
+
+    def _visits_all(self, site: Site, turns: Sequence[int], counters: frozenset[int]) -> bool:
+        cond = site.node.attr["cond"].func.name
+        views = self._flow.views(cond, self._passed(site.outputs))
+        return visits_all(self._model.functions[cond], views, counters, turns)
+
+    def _is_filled(self, site: Site, index: int, value: Value, counters: frozenset[int]) -> bool:
+        """Whether a variable is a list of rows, or one of which each item gets a turn."""
+        body = self._model.functions[site.node.attr["body"].func.name]
+        if body.signature.input_arg[index].type != DT_VARIANT:
+            return False
+        if value.axis is not None and value.axis.dim == 0:
+            return True
+        lengths = [length for view in self._views if (length := view.length(site.outputs[index])) is not None]
+        return len(lengths) == 2 and not value.rows and self._visits_all(site, lengths, counters)
+
+    def _kept(self, site: Site, state: list[Value], arguments: _Arguments) -> list[bool]:
+        body, cond = (site.node.attr[a].func.name for a in ("body", "cond"))
+        in_cond = self._flow.inside(cond, state, arguments)
+        functions = self._model.functions
+        return kept(
+            Loop(
+                functions[cond],
+                functions[body],
+                site.inputs,
+                self._nodes,
+                lambda ref: not self.of(ref).varies,
+                lambda ref: not in_cond(ref).varies,
+            )
+        )
 
     def _steady(
         self, site: Site, body: str, values: list[Value], arguments: _Arguments, counters: frozenset[int]
@@ -234,7 +273,7 @@ class _Body:
 
     @staticmethod
     def _after_turn(site: Site, before: Value, after: Value, apart: Cause) -> Value:
-        if after.turn == site.node.attr["body"].func.name:
+        if after.turn is not None and after.turn.body == site.node.attr["body"].func.name:
             return spoiled(site.cause(Effect.MIXES, "carries a value from one row to the next"))
         return either([before, after], apart)
 
@@ -243,6 +282,15 @@ class _Body:
         if node.op == "TensorListPushBack":
             pushed_on = edit.before_identities(edit.data_inputs(node)[0], self._nodes)
             return pushed_on in {a.name for a in self._function.signature.input_arg}
-        if node.op not in _INDEXED_LISTS:
-            return False
-        return edit.before_identities(edit.data_inputs(node)[_INDEXED_LISTS[node.op]], self._nodes) in self._counters
+        index = self._index(node)
+        return index is not None and edit.before_identities(index, self._nodes) in self._counters
+
+    def _index(self, node: NodeDef) -> str | None:
+        """The one index along the 0th dimension by which a node takes or sets an item."""
+        if node.op in _INDEXED:
+            return edit.data_inputs(node)[_INDEXED[node.op]]
+        masks = {m: node.attr[m].i & 1 for m in _MASKS if m in node.attr}
+        if node.op != "StridedSlice" or [m for m in masks if masks[m]] != ["shrink_axis_mask"]:
+            return None
+        begin = self._nodes.get(edit.producer_of(edit.before_identities(edit.data_inputs(node)[1], self._nodes)))
+        return edit.data_inputs(begin)[0] if begin is not None and begin.op == "Pack" else None

@@ -81,7 +81,7 @@ def reshape(site: Site, values: Sequence[Value]) -> list[Value] | None:
     if rest == 0 and outer > 0 and int(extent.per_row) % outer == 0:
         return [replace(value, axis=Axis(dim, outer, int(extent.per_row) // outer))]
     if extent.per_row == 1:
-        return unless_constant(site, value, Effect.MIXES, f"makes a dimension {dim} of the rows in which they mix")
+        return unless_constant(site, value, Effect.MOVES, f"makes a dimension {dim} of the rows in which they mix")
     return unless_constant(site, value, Effect.UNKNOWN, "lays the rows into one another")
 
 
@@ -137,7 +137,8 @@ def concat_blocks(site: Site, values: Sequence[Value]) -> list[Value] | None:
         return None
     folds = {v.axis for v in along}
     (fold,) = folds if len(folds) == 1 else (None,)
-    if len(along) < len(parts) or fold is None or fold.outer != 1:
+    orders = {v.moved is None for v in along}
+    if len(along) < len(parts) or fold is None or fold.outer != 1 or len(orders) > 1:
         return lost(site, Effect.UNKNOWN, "puts other things behind the rows")
     return [union(parts, Axis(dim, len(parts), fold.inner))]
 
@@ -154,7 +155,9 @@ def split_blocks(site: Site, values: Sequence[Value]) -> list[Value] | None:
         extent = None if known is None else known[value.axis.dim]
         blocks = None if extent is None or not extent.is_rows else extent.per_row / value.axis.inner
         if blocks is None or blocks.denominator != 1 or blocks > value.axis.outer:
-            return lost(site, Effect.MIXES, "splits the rows of the batch")
+            if value.moved is not None:
+                return lost(site, Effect.UNKNOWN, f"splits rows that stand elsewhere: {value.moved}")
+            return lost(site, Effect.PICKS, "splits the rows of the batch")
         found.append(replace(value, axis=Axis(value.axis.dim, int(blocks), value.axis.inner)))
     return found
 

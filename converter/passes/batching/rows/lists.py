@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from converter.passes.batching.rows.folds import lost, unless_constant
 from converter.passes.batching.rows.site import Site
-from converter.passes.batching.rows.values import CONSTANT, ROWS, Effect, Value, either
+from converter.passes.batching.rows.values import CONSTANT, Effect, Turn, Value, either
 
 
 def same(site: Site, values: Sequence[Value]) -> list[Value] | None:
@@ -33,16 +33,27 @@ def get_item(site: Site, values: Sequence[Value]) -> list[Value] | None:
         return [replace(value, axis=None)]
     if site.constant(1) is not None:
         return lost(site, Effect.MIXES, "gives the same row to all")
-    if value.axis != ROWS or not site.by_turn:
+    if not site.by_turn:
         return lost(site, Effect.UNKNOWN, "picks rows by an index that is no plain counter")
-    return [replace(value, axis=None, rows=False, turn=site.function if value.rows else "")]
+    return [replace(value, axis=None, rows=False, turn=Turn(site.function, value.axis) if value.rows else None)]
+
+
+def index_by_turn(site: Site, values: Sequence[Value]) -> list[Value] | None:
+    """StridedSlice and Gather, if they take of a tensor what a list of its rows would have in this turn."""
+    if not site.by_turn or values[0].axis is None or values[0].axis.dim > 0:
+        return None
+    return get_item(site, values)
 
 
 def set_item(site: Site, values: Sequence[Value]) -> list[Value] | None:
     """SetItem and PushBack."""
     item = values[2] if site.node.op == "TensorListSetItem" else values[1]
-    if item.turn and site.by_turn and item.turn == site.function:
-        stored = replace(item, axis=ROWS, rows=True, turn="")
+    if item.turn and site.by_turn and item.turn.body == site.function:
+        stored = replace(item, axis=item.turn.axis, rows=True, turn=None)
+    elif item.turn and item.turn.body == site.function:
+        return lost(site, Effect.UNKNOWN, "stores rows by an index that is no plain counter")
+    elif values[0].by_row and values[0].axis is not None and values[0].axis.dim == 0 and not item.turn:
+        return lost(site, Effect.UNKNOWN, "stores what is of no row among rows")
     elif item.turn and not values[0].rows:
         stored = item
     else:

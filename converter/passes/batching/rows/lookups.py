@@ -50,13 +50,19 @@ def _looked_up(
     if not params.by_row or params.axis is None:
         return None
     if index.axis is None:
+        if site.constant(index_input) is None and not index.turn:
+            return lost(site, Effect.UNKNOWN, "picks rows by an index that is no plain counter")
         return lost(site, Effect.MIXES, "gives the same row to all")
     axis = Axis(index.axis.dim + shift, index.axis.outer, index.axis.inner)
     known = site.values(index_input)
     if known is not None:
         if not all(_is_own(v, s, params.axis, index.axis, component) for v, s in zip(known, site.sizes, strict=True)):
-            return lost(site, Effect.MIXES, "looks up other rows")
+            if params.moved is not None:
+                return lost(site, Effect.UNKNOWN, f"looks up other rows behind {params.moved}")
+            return [replace(params, axis=axis, moved=site.cause(Effect.MOVES, "looks up other rows"))]
         return [replace(params, axis=axis)]
+    if index.moved is not None:
+        return lost(site, Effect.UNKNOWN, f"picks rows by what cannot be followed: {index.moved}")
     if index.place is None:
         return lost(site, Effect.MIXES, "looks up among all rows by what a row holds")
     if params.axis.outer != 1 or not _within(index, params.axis, component):
@@ -112,8 +118,34 @@ def scatter_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
     if own is not None and not all(
         _is_own(v, s, target, index.axis, target.dim) for v, s in zip(own, site.sizes, strict=True)
     ):
-        return lost(site, Effect.MIXES, "writes to other rows")
+        if onto.rows:
+            return lost(site, Effect.MIXES, "writes to other rows")
+        if updates.moved is not None:
+            return lost(site, Effect.UNKNOWN, f"writes rows that stand elsewhere to other places: {updates.moved}")
+        return [replace(updates, axis=target, moved=site.cause(Effect.MOVES, "writes to other rows"))]
     return [replace(union([onto, index, updates], target), place=onto.place or updates.place)]
+
+
+def segment_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
+    """UnsortedSegmentSum and its like: what is in a segment must be of the segment's own row."""
+    data, ids = values[:2]
+    written, rank = site.output_extents(0), site.rank(1)
+    if written is None or rank is None:
+        return None
+    if not ids.varies and ids.axis is None:
+        if data.axis is None or data.axis.dim < rank:
+            return None
+        return [replace(data, axis=replace(data.axis, dim=data.axis.dim - rank + 1))]
+    target, own = growing_axis(written[:1]), site.values(1)
+    if target is None or ids.axis is None:
+        return lost(site, Effect.UNKNOWN, "makes segments that cannot be followed")
+    if own is None:
+        within = _within(ids, target, None)
+    else:
+        within = all(_is_own(v, s, target, ids.axis, None) for v, s in zip(own, site.sizes, strict=True))
+    if not within or (data.by_row and data.axis != ids.axis):
+        return lost(site, Effect.UNKNOWN, "makes segments that need not be of one row")
+    return [replace(union([data, ids], target), place=data.place, count=data.count)]
 
 
 def update_slice(site: Site, values: Sequence[Value]) -> list[Value] | None:

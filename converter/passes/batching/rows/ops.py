@@ -99,6 +99,16 @@ def labels_of(site: Site) -> labels.Labels | None:
     return None if rule is None else rule(site)
 
 
+def is_elementwise(op: str) -> bool:
+    """Whether each element of an op's output is made of those in the same place."""
+    return _LABELS.get(op) is labels.elementwise or _FOLDS.get(op) is lists.same
+
+
+def _first(*rules: folds.Fold) -> folds.Fold:
+    """The first of these rules that says something."""
+    return lambda site, values: next((found for rule in rules if (found := rule(site, values)) is not None), None)
+
+
 _PASSING = (
     *("Identity", "TPUReplicatedInput", "TPUReplicatedOutput"),
     *("TensorListFromTensor", "TensorListStack", "TensorListResize"),
@@ -109,11 +119,13 @@ _FOLDS: dict[str, folds.Fold] = {
     "Reshape": folds.reshape,
     **dict.fromkeys(("Concat", "ConcatV2"), folds.concat_blocks),
     **dict.fromkeys(("Split", "SplitV"), folds.split_blocks),
-    **dict.fromkeys(("Slice", "StridedSlice"), folds.part_of_blocks),
+    "Slice": folds.part_of_blocks,
+    "StridedSlice": _first(lists.index_by_turn, folds.part_of_blocks),
     "Tile": folds.tile,
     "SpaceToBatchND": folds.space_to_batch,
     "BatchToSpaceND": folds.batch_to_space,
-    **dict.fromkeys(("Gather", "GatherV2"), lookups.gather_rows),
+    **dict.fromkeys(("Gather", "GatherV2"), _first(lists.index_by_turn, lookups.gather_rows)),
+    **dict.fromkeys((f"UnsortedSegment{how}" for how in ("Max", "Min", "Prod", "Sum")), lookups.segment_rows),
     "GatherNd": lookups.gather_nd_rows,
     "CropAndResize": lookups.crop_rows,
     "ScatterNd": lookups.scatter_rows,

@@ -18,7 +18,7 @@ from converter.passes.batching.rows.values import CONSTANT, INPUT, ROWS, Effect,
 _FREE_SIZES = (8, 32, 64, 224, 1, None)
 _INSTEAD = "or batch a function or signature in which each row is computed by itself"
 _EFFECTS = {
-    Effect.MIXES: "mixes the rows of a batch",
+    **dict.fromkeys((Effect.MIXES, Effect.MOVES, Effect.PICKS), "mixes the rows of a batch"),
     Effect.PLACES: "depends on a row's place in the batch",
     Effect.COUNTS: "depends on how many rows the batch has",
 }
@@ -97,7 +97,7 @@ def _judgement(value: Value, shape: Extents | None) -> tuple[Effect | None, str]
     """What is wrong with a result, and why; None if nothing is that the op's own shape rules would not find."""
     if value.turn:
         return Effect.MIXES, "it is what the last turn of a loop over the rows left"
-    cause = next((c for c in (value.spoiled, value.place, value.count) if c is not None), None)
+    cause = next((c for c in (value.spoiled, value.moved, value.place, value.count) if c is not None), None)
     if cause is not None:
         return cause.effect, str(cause)
     for dim, extent in enumerate(shape or ()):

@@ -88,6 +88,11 @@ class Site:
         known = self.output_extents(index)
         return None if known is None else len(known)
 
+    def is_single(self, index: int) -> bool:
+        """Whether input `index` has one element, for all rows the same."""
+        known = self.extents(index)
+        return known is not None and all(e is not None and not e.grows and e.fixed == 1 for e in known)
+
     def constant(self, index: int) -> tensors.Array | None:
         """What input `index` holds, if it is small and the same for every batch."""
         values = self.values(index)

@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from converter.graph import ops
+from converter.passes.batching.rows.clamps import clamped
 from converter.passes.batching.rows.labels import PART, UNSURE, Label, Labels
+from converter.passes.batching.rows.moved import behind, moved_again, reorders
 from converter.passes.batching.rows.ops import fold_of, labels_of
 from converter.passes.batching.rows.site import Site, growing_axis
 from converter.passes.batching.rows.units import units_of
-from converter.passes.batching.rows.values import Axis, Cause, Effect, Value, is_mixed, spoiled, union, worst
+from converter.passes.batching.rows.values import ROWS, Axis, Cause, Effect, Value, is_mixed, spoiled, union, worst
 
 # Inputs that say how large or where, and are no part of what comes out.
 _TABLE: tuple[tuple[str, tuple[int, ...]], ...] = (
@@ -29,7 +31,11 @@ _TABLE: tuple[tuple[str, tuple[int, ...]], ...] = (
         (0,),
     ),
     ("ConcatV2", (-1,)),
-    ("GatherV2 LinSpace ScatterNd XlaDynamicUpdateSlice", (2,)),
+    (
+        "GatherV2 LinSpace ScatterNd UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentProd UnsortedSegmentSum "
+        "XlaDynamicUpdateSlice",
+        (2,),
+    ),
     ("EmptyTensorList TensorListReserve", (0, 1)),
     ("Roll Slice SplitV TensorListGetItem XlaDynamicSlice", (1, 2)),
     ("StridedSlice", (1, 2, 3)),
@@ -58,7 +64,7 @@ def transfer(site: Site, values: Sequence[Value]) -> list[Value]:
     steady = _is_steady(site, values)
     found = [_checked(site, i, v, steady) for i, v in enumerate(_transferred(site, values, data, settings))]
     units = units_of(site, values) if any(v.place for v in found) else ()
-    return [replace(v, units=units) for v in found]
+    return [replace(v, units=units) for v in clamped(site, values, found)]
 
 
 def _transferred(site: Site, values: Sequence[Value], data: Sequence[Value], settings: set[int]) -> list[Value]:
@@ -70,8 +76,8 @@ def _transferred(site: Site, values: Sequence[Value], data: Sequence[Value], set
         return [spoiled(site.cause(Effect.UNKNOWN, f"picks rows by what cannot be followed: {bad}"))] * count
     if bad is not None:
         known = bad.effect is Effect.UNKNOWN or fold_of(site.node.op) is not None or labels_of(site) is not None
-        lost = bad if known else site.cause(Effect.UNKNOWN, f"is an op that the converter cannot follow, behind {bad}")
-        return [spoiled(lost)] * count
+        unknown = f"is an op that the converter cannot follow, behind {bad}"
+        return [spoiled(behind(site, data, bad) if known else site.cause(Effect.UNKNOWN, unknown))] * count
     set_by = [values[i] for i in sorted(settings)]
     if any(v.spoiled or v.rows for v in set_by):
         return [spoiled(site.cause(Effect.UNKNOWN, "has a size or a place that the rows decide together"))] * count
@@ -118,8 +124,13 @@ def _labelled(site: Site, labels: Labels, values: Sequence[Value], settings: set
         label = given[value.axis.dim] if value.axis.dim < len(given) else UNSURE
         if label in kept and label not in (PART, UNSURE):
             along.setdefault(label, []).append(value)
+        elif value.rows and i == 0 and label != UNSURE and reorders(site, value.axis.dim):
+            moved = site.cause(Effect.MOVES, f"puts the rows in another order, in {_where(site, i, value.axis)}")
+            if value.moved is not None:
+                return [spoiled(moved_again(site, value.moved))] * len(site.outputs)
+            return [replace(value, moved=moved)] * len(site.outputs)
         elif value.rows:
-            causes.append(_consumed(site, i, label, value.axis))
+            causes.append(_consumed(site, i, label, value))
         elif label not in (PART, UNSURE):
             counts.append(site.cause(Effect.COUNTS, "works along the number of rows"))
     causes += [_conflict(site, found) for found in along.values()]
@@ -151,18 +162,27 @@ def _set_by_number(site: Site, index: int, values: Sequence[Value]) -> Cause | N
     return count if set(differ.tolist()) - rows else None
 
 
-def _consumed(site: Site, index: int, label: Label, axis: Axis) -> Cause:
-    where = f'dimension {axis.dim} of "{site.inputs[index]}"'
+def _where(site: Site, index: int, axis: Axis) -> str:
+    return f'dimension {axis.dim} of "{site.inputs[index]}"'
+
+
+def _consumed(site: Site, index: int, label: Label, value: Value) -> Cause:
+    axis = value.axis or ROWS
+    where = _where(site, index, axis)
+    if label == PART and value.moved is not None:
+        return moved_again(site, value.moved)
     if label == UNSURE or (label == PART and (axis.outer, axis.inner) != (1, 1)):
         return site.cause(Effect.UNKNOWN, f"takes the rows in {where}, where they cannot be followed")
     how = "picks some of the rows" if label == PART else "works across the rows of the batch"
-    return site.cause(Effect.MIXES, f"{how}, in {where}")
+    return site.cause(Effect.PICKS if label == PART else Effect.MIXES, f"{how}, in {where}")
 
 
 def _conflict(site: Site, found: Sequence[Value]) -> Cause | None:
     """Rows that lie along one dimension in two ways do not meet their own."""
     folds = {(v.axis.outer, v.axis.inner) for v in found if v.axis is not None and v.rows}
-    return site.cause(Effect.MIXES, "combines different rows") if len(folds) > 1 else None
+    # Side by side, they may part again.
+    orders = {v.moved is None for v in found if v.rows and site.node.op not in ("Concat", "ConcatV2", "Pack")}
+    return site.cause(Effect.MIXES, "combines different rows") if len(folds) > 1 or len(orders) > 1 else None
 
 
 def _axis(output: Sequence[Label], along: dict[Label, list[Value]]) -> Axis | None:

@@ -1,13 +1,14 @@
-"""The turns of a loop: which of its variables number them, how many there are, and what changes with them."""
+"""The turns of a loop: which of its variables number them, how many there are, and what stays in all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from converter.analysis.shape_graph import FunctionShapes
 from converter.graph import edit, tensors
-from converter.graph.protos import DT_VARIANT, FunctionDef, NodeDef
-from converter.passes.batching.rows.values import ROWS, Value
+from converter.graph.protos import FunctionDef, NodeDef
+from converter.passes.batching.rows.values import Value
 
 _BOUNDS = {"Less": (0, 1), "Greater": (1, 0)}
 """Which input of a comparison is the counter, and which one its bound."""
@@ -15,7 +16,7 @@ _BOUNDS = {"Less": (0, 1), "Greater": (1, 0)}
 
 def plain_counters(body: FunctionDef) -> list[int]:
     """Which arguments of a loop's body it returns one greater."""
-    nodes = _nodes(body)
+    nodes = nodes_of(body)
     results = [body.ret[r.name] for r in body.signature.output_arg]
     return [
         i
@@ -28,10 +29,10 @@ def visits_all(
     cond: FunctionDef,
     views: tuple[FunctionShapes, FunctionShapes],
     counters: Iterable[int],
-    sizes: tuple[int, int],
+    turns: Sequence[int],
 ) -> bool:
-    """Whether a loop goes on for as long as its counters, which begin at 0, are less than the number of rows."""
-    nodes = _nodes(cond)
+    """Whether a loop goes on for as long as its counters, which begin at 0, are less than `turns` for each batch."""
+    nodes = nodes_of(cond)
     counting = {cond.signature.input_arg[i].name for i in counters}
     stack = [cond.ret[r.name] for r in cond.signature.output_arg]
     while stack:
@@ -43,21 +44,26 @@ def visits_all(
         if node is None or node.op not in _BOUNDS:
             return False
         counter, bound = (refs[i] for i in _BOUNDS[node.op])
-        bounds = zip((view.value(bound) for view in views), sizes, strict=True)
-        if counter not in counting or any(value is None or (value < rows).any() for value, rows in bounds):
+        bounds = zip((view.value(bound) for view in views), turns, strict=True)
+        if counter not in counting or any(value is None or (value < needed).any() for value, needed in bounds):
             return False
     return True
 
 
-def depends_on_turns(body: FunctionDef, index: int, value: Value) -> bool:
-    """Whether a variable of a loop may become another in each turn: not one that stays, or a list of the rows."""
-    argument = body.signature.input_arg[index]
-    if edit.before_identities(body.ret[body.signature.output_arg[index].name], _nodes(body)) == argument.name:
-        return False
-    return not (argument.type == DT_VARIANT and (value.axis == ROWS or not value.rows))
+def stays(body: FunctionDef, index: int) -> bool:
+    """Whether a variable of a loop is the same in all turns."""
+    result = body.ret[body.signature.output_arg[index].name]
+    return edit.before_identities(result, nodes_of(body)) == body.signature.input_arg[index].name
 
 
-def _nodes(function: FunctionDef) -> dict[str, NodeDef]:
+def after_turns(value: Value, goes_on: Value) -> Value:
+    """A variable of a loop behind it, of which `goes_on` decides how many turns there are."""
+    if goes_on.turn:
+        value = replace(value, axis=None, turn=goes_on.turn)
+    return replace(value, count=value.count or goes_on.count)
+
+
+def nodes_of(function: FunctionDef) -> dict[str, NodeDef]:
     return {node.name: node for node in function.node_def}
 
 

@@ -9,6 +9,9 @@ import numpy as np
 from converter.passes.batching.rows.site import Site
 from converter.passes.batching.rows.values import Value
 
+# Of what is false of such indices: none is negative.
+_NEVER = (0,)
+_PARTS = {"BroadcastTo", "Slice", "StridedSlice", "Tile", "Transpose"}
 _COPIES = {"Cast", "EnsureShape", "ExpandDims", "Identity", "Reshape", "Squeeze", "StopGradient"}
 
 
@@ -17,6 +20,12 @@ def units_of(site: Site, values: Sequence[Value]) -> tuple[int | None, ...]:
     op, rank = site.node.op, site.output_rank()
     if op in _COPIES:
         return values[0].units if len(values[0].units) == 1 or _keeps_components(site, len(values[0].units)) else ()
+    if op in _PARTS:
+        return values[0].units if len(values[0].units) == 1 else ()
+    if op == "Less" and values[0].units and site.constant(1) is not None and not np.any(site.constant(1)):
+        return _NEVER
+    if op == "SelectV2" and values[0].units == _NEVER:
+        return values[2].units
     if op in ("Add", "AddV2"):
         return _sum(site, values)
     if rank is None:

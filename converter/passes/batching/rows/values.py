@@ -27,6 +27,14 @@ class Axis:
 ROWS = Axis(0)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """That of a loop over the rows: the function that is its body, and where the list that it reads has its rows."""
+
+    body: str
+    axis: Axis
+
+
 class Effect(enum.IntEnum):
     """What makes a tensor unfit to be batched; of two the greater one is told."""
 
@@ -36,7 +44,11 @@ class Effect(enum.IntEnum):
     """It depends on how many rows there are."""
     PLACES = 3
     """It depends on a row's place in the batch."""
-    MIXES = 4
+    PICKS = 4
+    """Some rows are left out; joined with the others they may be all again."""
+    MOVES = 5
+    """Rows stand in the place of others; moved once more they may stand in their own."""
+    MIXES = 6
     """Rows influence each other."""
 
 
@@ -61,17 +73,21 @@ class Value:
     Attributes:
       axis: where its rows lie; None if it has no dimension that grows with the batch.
       rows: made of the request's rows, each of its own.
-      turn: the body of a loop over the rows, if it is made of the row of that loop's turn; it has no axis then.
+      turn: of which loop over the rows, if it is made of the row of that loop's turn; it has no axis then.
       units: of indices made of a row's own place, how many of them a row has: such an index is the row times that, and
         less than that besides. One for each component, if the last dimension is one of several indices.
+      least: none of its numbers is less than this, whatever it is made of.
+      moved: why rows stand in the place of others.
       place, count, spoiled: why its values depend on a row's place; on the number of rows; or why they are lost, be it
         that rows are mixed or that there is no telling.
     """
 
     axis: Axis | None = None
     rows: bool = False
-    turn: str = ""
+    turn: Turn | None = None
     units: tuple[int | None, ...] = ()
+    least: int | None = None
+    moved: Cause | None = None
     place: Cause | None = None
     count: Cause | None = None
     spoiled: Cause | None = None
@@ -79,7 +95,7 @@ class Value:
     @property
     def varies(self) -> bool:
         """Whether it differs from row to row or from batch to batch."""
-        return self.by_row or bool(self.turn) or self.spoiled is not None or self.count is not None
+        return self.by_row or self.turn is not None or self.spoiled is not None or self.count is not None
 
     @property
     def by_row(self) -> bool:
@@ -106,7 +122,8 @@ def union(values: Iterable[Value], axis: Axis | None) -> Value:
     return Value(
         axis,
         rows=any(v.rows for v in found),
-        turn=next((v.turn for v in found if v.turn), ""),
+        turn=next((v.turn for v in found if v.turn), None),
+        moved=next((v.moved for v in found if v.moved), None),
         place=next((v.place for v in found if v.place), None),
         count=next((v.count for v in found if v.count), None),
         spoiled=worst(v.spoiled for v in found),

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import tensorflow as tf
 
 from tests.passes.batching.rows.table import count, kernel, mixes, ok, place, unclear, variable
@@ -14,10 +15,13 @@ def _table():  # type: ignore[no-untyped-def]
         return tf.lookup.StaticHashTable(keys, 0.0)
 
 
-def _beams(x, best, first_of):  # type: ignore[no-untyped-def]
-    """Picks, of the two beams of each row, those that `best` names."""
+def _beams(x, best, first_of, wrapped=None):  # type: ignore[no-untyped-def]
+    """Picks, of the two beams of each row, those that `best` names; what is less than `wrapped` counts from the end."""
     flat = tf.reshape(x, [-1, 3])
-    return tf.reshape(tf.gather(flat, tf.reshape(first_of(count(x)) + best % 2, [-1])), [-1, 2, 3])
+    index = tf.reshape(first_of(count(x)) + best % 2, [-1])
+    if wrapped is not None:
+        index = tf.where(index < wrapped, (index + count(flat)) % count(flat), index)
+    return tf.reshape(tf.gather(flat, index), [-1, 2, 3])
 
 
 def _scattered(steps):  # type: ignore[no-untyped-def]
@@ -25,6 +29,17 @@ def _scattered(steps):  # type: ignore[no-untyped-def]
     values, best = tf.math.top_k(steps, 2)
     rows = tf.tile(tf.range(count(steps))[:, None], [1, 2])
     return tf.reshape(tf.scatter_nd(tf.stack([rows, best], -1), values, tf.shape(steps)), [-1, 4, 3])
+
+
+def _pooled(flat, segments):  # type: ignore[no-untyped-def]
+    return tf.math.unsorted_segment_sum(flat, segments, count(flat) // 4)
+
+
+def _messages(x, edges, size):  # type: ignore[no-untyped-def]
+    """Sums up, for each of the four nodes of a row, what edges bring to it."""
+    flat = tf.reshape(x, [-1, 3])
+    edges = tf.reshape(edges + tf.range(count(x))[:, None] * size, [-1])
+    return tf.reshape(tf.math.unsorted_segment_sum(tf.gather(flat, edges), edges, count(flat)), [-1, 4, 3])
 
 
 _GATHERS = (
@@ -105,6 +120,20 @@ _GATHERS = (
     ),
 )
 
+_WRAPPED = (
+    ok(
+        "beams, or such from the end",
+        "?,2,3; int32 ?,2",
+        lambda x, i: _beams(x, i, lambda n: 2 * tf.range(n)[:, None], 0),
+    ),
+    unclear(
+        "beams, wrapped where they are not",
+        "?,2,3; int32 ?,2",
+        lambda x, i: _beams(x, i, lambda n: 2 * tf.range(n)[:, None], 1),
+        "(GatherV2)",
+    ),
+)
+
 _SCATTERS = (
     ok(
         "scatter in each row",
@@ -161,6 +190,20 @@ _SCATTERS = (
         lambda x, i: x + tf.math.unsorted_segment_sum(x, i, 3)[0],
         "(UnsortedSegmentSum)",
     ),
+    ok("segments of each row", "?,4,3", lambda x: _pooled(tf.reshape(x, [-1, 3]), tf.repeat(tf.range(count(x)), 4))),
+    unclear(
+        "segments of other rows", "?,4,3", lambda x: _pooled(tf.reshape(x, [-1, 3]), tf.tile(tf.range(count(x)), [4]))
+    ),
+    ok("segments within each row", "?,4,3; int32 ?,4", lambda x, i: _messages(x, i % 4, 4)),
+    unclear("segments of half a row", "?,4,3; int32 ?,4", lambda x, i: _messages(x, i % 4, 2)),
+    ok(
+        "segments of features",
+        "?,4",
+        lambda x: tf.transpose(tf.math.unsorted_segment_max(tf.transpose(x), [0, 1, 1, 0], 2)),
+    ),
+    mixes(
+        "rows as features of segments", "?,4", lambda x: x + tf.math.unsorted_segment_sum(x[:4], [0, 0, 0, 0], 1), ""
+    ),
     ok(
         "scatter in features",
         "?,3",
@@ -172,6 +215,8 @@ _BY_WHAT_THEY_HOLD = (
     ok("lookup table", "string ?,2", lambda x: _table().lookup(x)),
     unclear("unique", "int32 ?", lambda x: tf.unique(x)[1], "(Unique)"),
     unclear("where", "?,3", lambda x: x + tf.cast(tf.where(x > 0.5)[0, 0], tf.float32), "(Where)"),
+    ok("mask of features", "?,4,3", lambda x: tf.reshape(tf.boolean_mask(x, kernel(4) > -9, axis=1), [count(x), -1])),
+    ok("triangle", "?,3,3", lambda x: tf.reshape(tf.boolean_mask(x, np.tri(3, dtype=bool), axis=1), [-1, 6])),
     unclear("mask of rows", "?,3", lambda x: tf.boolean_mask(x, x[:, 0] > 0.5), ""),
     unclear("sparse and back", "?,3", lambda x: tf.sparse.to_dense(tf.sparse.from_dense(x)), ""),
     unclear(
@@ -204,4 +249,4 @@ _BY_WHAT_THEY_HOLD = (
     ),
 )
 
-CASES = (*_GATHERS, *_SCATTERS, *_BY_WHAT_THEY_HOLD)
+CASES = (*_GATHERS, *_WRAPPED, *_SCATTERS, *_BY_WHAT_THEY_HOLD)

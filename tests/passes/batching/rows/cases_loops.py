@@ -33,6 +33,19 @@ def _over_time(x, cell):  # type: ignore[no-untyped-def]
     return tf.transpose(out.stack(), [1, 0, 2])
 
 
+def _picked(x, row):  # type: ignore[no-untyped-def]
+    """A loop that writes what `row` picks for each number."""
+    return tf.while_loop(
+        lambda i, _: i < count(x),
+        lambda i, out: (i + 1, out.write(i, row(i) * 2)),
+        (0, tf.TensorArray(tf.float32, count(x), element_shape=[3])),
+    )[1].stack()
+
+
+def _blocks(x, f):  # type: ignore[no-untyped-def]
+    return tf.reshape(tf.map_fn(f, tf.reshape(x, [-1, 3])), [-1, 4, 3])
+
+
 def _halved(x):  # type: ignore[no-untyped-def]
     return tf.while_loop(lambda y: tf.reduce_any(y > 0.3), lambda y: y * 0.5, [x])[0]
 
@@ -119,24 +132,62 @@ _ROWS = (
         )[1].stack(),
         "",
     ),
-    unclear(
-        "rows by slice in a loop",
-        "?,3",
-        lambda x: tf.while_loop(
-            lambda i, _: i < count(x),
-            lambda i, out: (i + 1, out.write(i, x[i] * 2)),
-            (0, tf.TensorArray(tf.float32, count(x), element_shape=[3])),
-        )[1].stack(),
-        "",
-    ),
+    ok("rows by slice in a loop", "?,3", lambda x: _picked(x, lambda i: x[i])),
+    ok("parts of rows by slice in a loop", "?,4,3", lambda x: _picked(x, lambda i: x[i, 1])),
+    ok("rows by gather in a loop", "?,3", lambda x: _picked(x, lambda i: tf.gather(x, i))),
+    unclear("the next row by slice", "?,3", lambda x: _picked(x, lambda i: x[(i + 1) % count(x)])),
+    unclear("the next row by gather", "?,3", lambda x: _picked(x, lambda i: tf.gather(x, (i + 1) % count(x)))),
+    mixes("the first row by slice", "?,3", lambda x: _picked(x, lambda i: x[i] + x[0]), ""),
+    unclear("rows up to this one", "?,3", lambda x: _picked(x, lambda i: tf.reduce_sum(x[: i + 1], 0)), ""),
     ok(
         "map_fn with a branch",
         "?,3",
         lambda x: tf.map_fn(lambda row: tf.cond(row[0] > 0.5, lambda: row, lambda: row * 2), x),
     ),
     ok("map_fn with a loop", "?,3", lambda x: tf.map_fn(lambda row: _times(row, 3), x)),
+    ok("map_fn with a loop until the row is done", "?,3", lambda x: tf.map_fn(_halved, x)),
+    ok(
+        "map_fn with a loop that looks at all rows",
+        "?,3",
+        lambda x: tf.map_fn(
+            lambda row: tf.while_loop(lambda y: tf.reduce_any(y > 0.3), lambda y: y / 2 + row / 9, [row])[0], x
+        ),
+    ),
     unclear(
-        "map_fn in blocks", "?,4,3", lambda x: tf.reshape(tf.map_fn(tf.nn.softmax, tf.reshape(x, [-1, 3])), [-1, 4, 3])
+        "map_fn with a loop that halves all rows",
+        "?,3",
+        lambda x: tf.map_fn(
+            lambda row: tf.reduce_sum(
+                tf.while_loop(lambda y, z: tf.reduce_any(y > 0.3), lambda y, z: (y * 0.5, z * 0.5), [row, x])[1], 0
+            ),
+            x,
+        ),
+        "outer loop's turn",
+    ),
+    ok("map_fn in blocks", "?,4,3", lambda x: _blocks(x, tf.nn.softmax)),
+    ok(
+        "map_fn in blocks of two kinds",
+        "?,4,3; ?,4",
+        lambda x, y: tf.reshape(
+            tf.map_fn(lambda p: p[0] * p[1], (tf.reshape(x, [-1, 3]), tf.reshape(y, [-1])), tf.float32), [-1, 4, 3]
+        ),
+    ),
+    mixes(
+        "map_fn of blocks beside repeated rows",
+        "?,4,3; ?,3",
+        lambda x, y: tf.reshape(
+            tf.map_fn(lambda p: p[0] * p[1], (tf.reshape(x, [-1, 3]), tf.tile(y, [4, 1])), tf.float32), [-1, 4, 3]
+        ),
+        "",
+    ),
+    mixes("scan over blocks", "?,4,3", lambda x: tf.scan(tf.add, tf.reshape(x, [-1, 3]))[: count(x)], ""),
+    unclear(
+        "half of the blocks",
+        "?,2,3",
+        lambda x: tf.reshape(
+            _each(tf.reshape(x, [-1, 3]), lambda row, _: row, until=lambda x: count(x) // 2), [-1, 2, 3]
+        ),
+        "",
     ),
 )
 

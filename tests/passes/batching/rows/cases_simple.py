@@ -78,7 +78,21 @@ _REDUCTIONS = (
     ok("join strings inside", "string ?,3", lambda x: tf.strings.reduce_join(x, 1)),
     mixes("join strings of rows", "string ?", lambda x: tf.strings.join([x, tf.strings.reduce_join(x)]), "ReduceJoin"),
     mixes("l2 loss", "?,3", lambda x: x * tf.nn.l2_loss(x), "(L2Loss)"),
-    unclear("bincount by row", "int32 ?,4", lambda x: tf.math.bincount(x, minlength=5, maxlength=5, axis=-1)),
+    ok("bincount by row", "int32 ?,4", lambda x: tf.math.bincount(x, minlength=5, maxlength=5, axis=-1)),
+    unclear(
+        "bincount up to the greatest",
+        "int32 ?,4",
+        lambda x: tf.reduce_mean(tf.math.bincount(x, minlength=2, maxlength=5, axis=-1, dtype=tf.float32), 1),
+        "decide together",
+    ),
+    unclear(
+        "at least as much as the greatest",
+        "int32 ?,4",
+        lambda x: tf.reduce_mean(
+            tf.one_hot(x, tf.maximum(tf.minimum(tf.reduce_max(x), 5), 1), dtype=tf.float32), [1, 2]
+        ),
+        "decide together",
+    ),
 )
 
 _ALONG = (
@@ -94,7 +108,6 @@ _ALONG = (
     mixes("roll rows", "?,3", lambda x: tf.roll(x, 1, 0), "(Roll)"),
     ok("reverse inside", "?,3", lambda x: tf.reverse(x, [1])),
     mixes("reverse rows", "?,3", lambda x: tf.reverse(x, [0]), "(ReverseV2)"),
-    mixes("reverse twice", "?,3", lambda x: tf.reverse(tf.reverse(x, [0]), [0]), because="two mirrors are none"),
     ok("reverse sequences", "?,3; int32 ?", lambda x, n: tf.reverse_sequence(x, n, 1, 0)),
     ok("fft inside", "?,4", lambda x: tf.signal.rfft(x)),
     mixes(

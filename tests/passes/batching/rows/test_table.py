@@ -7,16 +7,21 @@ import tensorflow as tf
 
 from tests.passes.batching.rows import (
     cases_calls,
+    cases_finished,
     cases_images,
     cases_lookups,
     cases_loops,
+    cases_moved,
     cases_moves,
     cases_numbers,
     cases_simple,
 )
 from tests.passes.batching.rows.table import Case, report_of, rows_are_independent, traced, verdict_of
 
-FAMILIES = (cases_simple, cases_images, cases_moves, cases_lookups, cases_numbers, cases_calls, cases_loops)
+FAMILIES = (
+    *(cases_simple, cases_images, cases_moves, cases_moved, cases_lookups, cases_numbers, cases_calls, cases_loops),
+    cases_finished,
+)
 CASES: tuple[Case, ...] = tuple(case for family in FAMILIES for case in family.CASES)
 
 
