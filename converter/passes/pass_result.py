@@ -63,20 +63,6 @@ class NoDetails:
         return {}
 
 
-@dataclass(frozen=True)
-class RawDetails:
-    """Adapter for a pass whose details have no type of their own yet: its JSON and its lines as they are."""
-
-    values: dict[str, object]
-    text: tuple[str, ...] = ()
-
-    def lines(self) -> list[str]:
-        return list(self.text)
-
-    def to_json(self) -> dict[str, object]:
-        return self.values
-
-
 @dataclass
 class PassResult:
     """Changes, skips and warnings of one run of a pass.

@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
+from dataclasses import dataclass, field
 
 from converter.analysis.cost import Cost
-from converter.passes.pass_result import Change, PassReport, PassResult, RawDetails, Skip
+from converter.passes.pass_result import Change, PassReport, PassResult, Skip
 from converter.reports.conversion import ConversionReport
 
 # The example of the manual.
@@ -21,6 +22,20 @@ Cost breakdown
 48.34     1017    tpu_func_1
 48.34     1017    tpu_func_2
 --------------------------------"""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Details of no pass in particular."""
+
+    text: tuple[str, ...] = ()
+    values: dict[str, object] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        return list(self.text)
+
+    def to_json(self) -> dict[str, object]:
+        return self.values
 
 
 def report(cost: Cost, *results: PassResult) -> ConversionReport:
@@ -53,7 +68,7 @@ def test_a_cost_wider_than_its_column_keeps_away_from_the_name() -> None:
 
 
 def test_the_json_has_everything() -> None:
-    first = PassResult([Change("F", "moved")], [Skip("G", "fine")], ["careful"], RawDetails({"more": [1]}))
+    first = PassResult([Change("F", "moved")], [Skip("G", "fine")], ["careful"], Told(values={"more": [1]}))
     found = report(Cost(2, Counter(f=3)), first, PassResult())
     assert json.loads(json.dumps(found.to_json())) == {
         "cost": {"total": 5, "cpu": 2, "tpu": {"f": 3}},
@@ -84,7 +99,7 @@ def test_the_json_has_everything() -> None:
 
 
 def test_the_summary_has_the_lines_of_every_pass_in_order() -> None:
-    told = [PassResult([Change("F", "made")], details=RawDetails({}, x)) for x in (("one", "two"), (), ("three",))]
+    told = [PassResult([Change("F", "made")], details=Told(x)) for x in (("one", "two"), (), ("three",))]
     assert report(Cost(), told[0], PassResult(), *told[1:]).summary() == ["one", "two", "three"]
 
 
