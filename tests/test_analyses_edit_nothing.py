@@ -10,7 +10,7 @@ from converter.analysis.resolve import resolve, same_signatures
 from converter.analysis.shape_inference import infer
 from converter.analysis.variables.index import find_variables
 from converter.errors import ConversionError
-from converter.graph import calls
+from converter.graph import calls, outside
 from converter.graph.invariants import problems
 from converter.graph.model import Model
 from converter.options.parse import FunctionKind, FunctionRef
@@ -46,7 +46,8 @@ main {
 
 
 def look(model: Model) -> None:
-    graph = calls.call_graph(model)
+    calls.call_graph(model)
+    calls.call_sites(model)
     calls.served_nodes(model)
     tpu.display_names(model)
     problems(model)
@@ -55,13 +56,13 @@ def look(model: Model) -> None:
     workload.model_workload(model)
     for name, function in model.functions.items():
         compatibility.boundary_problems(model, function)
-        compatibility.ops_without_tpu_kernel(model, name, graph)
-        model.captures_of(name)
+        compatibility.ops_without_tpu_kernel(model, name)
+        outside.captures_of(model, name)
     for key in model.signatures:
         for found in resolve(model, FunctionRef(FunctionKind.SIGNATURE_NAME, key)):
             same_signatures(model, found)
             infer(model, found.function)
-    model.exposed_functions()
+    outside.exposed_functions(model)
 
 
 def look_for_compiled(model: Model) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from converter.graph import calls, edit, kernels, ops
+from converter.graph import calls, kernels, ops, refs
 from converter.graph.model import Model
 from converter.graph.protos import DT_RESOURCE, DT_STRING, DT_VARIANT, FunctionDef, NodeDef
 
@@ -87,22 +87,22 @@ class _ResourceUses:
     def _scanned(self, function: FunctionDef) -> dict[int, list[_Use]]:
         arguments = {a.name: i for i, a in enumerate(function.signature.input_arg)}
         for node in function.node_def:
-            if node.op == "Identity" and (index := arguments.get(edit.data_inputs(node)[0])) is not None:
+            if node.op == "Identity" and (index := arguments.get(refs.data_inputs(node)[0])) is not None:
                 arguments[f"{node.name}:output:0"] = index
         uses: dict[int, list[_Use]] = {}
         for node in function.node_def:
             if node.op == "Identity":
                 continue
-            taken = [(i, ref) for i, ref in enumerate(edit.data_inputs(node)) if ref in arguments]
+            taken = [(i, ref) for i, ref in enumerate(refs.data_inputs(node)) if ref in arguments]
             callees = tuple(calls.called_functions(node, self._model)) if taken else ()
             for position, ref in taken:
                 uses.setdefault(arguments[ref], []).append(_Use(node, position, callees))
         return uses
 
 
-def ops_without_tpu_kernel(model: Model, function: str, graph: dict[str, list[str]]) -> list[str]:
-    """Op types without any TPU kernel in `function` and in all that it calls, sorted; `graph` is the call graph."""
-    reached = calls.reachable(graph, [function])
+def ops_without_tpu_kernel(model: Model, function: str) -> list[str]:
+    """Op types without any TPU kernel in `function` and in all that it calls, sorted."""
+    reached = calls.call_graph(model).reachable([function])
     return sorted({op for name in reached for op in _without_kernel(model, model.functions[name])})
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-from converter.graph import edit, ops
-from converter.graph.model import Model
+from converter.graph import ops, outside, refs
+from converter.graph.model import MAIN_GRAPH, Model
 from converter.graph.protos import Attrs, NameAttrList, NodeDef
+from converter.graph.scope_index import scope_index
 
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "TPUPartitionedCall", "BatchFunction"})
 JIT_ATTR = "_XlaMustCompile"
@@ -69,46 +72,82 @@ def rename_callees(node: NodeDef, names: Mapping[str, str]) -> bool:
     return changed
 
 
-def call_graph(model: Model) -> dict[str, list[str]]:
-    """Scope name -> functions that it refers to, each once, in order of first use."""
-    return {
-        scope.name: list(dict.fromkeys(f for node in scope.nodes for f in called_functions(node, model)))
-        for scope in model.scopes()
-    }
+@dataclass(frozen=True)
+class CallGraph:
+    """Who refers to whom.
+
+    Attributes:
+      callees: scope name -> functions that it refers to, each once, in order of first use.
+    """
+
+    callees: Mapping[str, Sequence[str]]
+
+    @cached_property
+    def callers(self) -> Mapping[str, Sequence[str]]:
+        """Function -> the scopes that refer to it, each once."""
+        found: dict[str, list[str]] = {}
+        for caller, callees in self.callees.items():
+            for callee in callees:
+                found.setdefault(callee, []).append(caller)
+        return found
+
+    def reachable(self, roots: Iterable[str]) -> list[str]:
+        """Functions reached from `roots`, roots included, each once, callers before what they first call."""
+        return _reached(self.callees, roots)
+
+    def callers_of(self, targets: Iterable[str]) -> list[str]:
+        """Scopes from which any of `targets` is reached, targets included."""
+        return _reached(self.callers, targets)
 
 
-def reachable(graph: Mapping[str, Sequence[str]], roots: Iterable[str]) -> list[str]:
-    """Functions reached from `roots`, roots included, each once, callers before what they first call."""
+def _reached(edges: Mapping[str, Sequence[str]], roots: Iterable[str]) -> list[str]:
     seen: dict[str, None] = {}
     stack = list(roots)[::-1]
     while stack:
         name = stack.pop()
         if name not in seen:
             seen[name] = None
-            stack.extend(reversed(graph.get(name, ())))
+            stack.extend(reversed(edges.get(name, ())))
     return list(seen)
+
+
+def call_graph(model: Model) -> CallGraph:
+    """The calls of the model as it is; kept while it is unchanged."""
+    return model.kept("call graph", lambda: CallGraph(_callees(model)))
+
+
+def _callees(model: Model) -> dict[str, list[str]]:
+    return {
+        scope.name: list(dict.fromkeys(f for node in scope.nodes for f in called_functions(node, model)))
+        for scope in model.scopes()
+    }
+
+
+def call_sites(model: Model) -> Mapping[str, Sequence[NodeDef]]:
+    """Function -> the nodes that refer to it, once for each reference; kept while the model is unchanged."""
+    return model.kept("call sites", lambda: _call_sites(model))
+
+
+def _call_sites(model: Model) -> dict[str, list[NodeDef]]:
+    found: dict[str, list[NodeDef]] = {}
+    for scope in model.scopes():
+        for node in scope.nodes:
+            for name in called_functions(node, model):
+                found.setdefault(name, []).append(node)
+    return found
 
 
 def served_nodes(model: Model) -> list[NodeDef]:
     """The nodes of the main graph that the signatures reach, in the model's order."""
-    nodes = {n.name: n for n in model.graph_def.node}
+    nodes = scope_index(model, MAIN_GRAPH).nodes
     seen: set[str] = set()
-    stack = [name for roots in model.serving_roots().values() for name in roots]
+    stack = [name for roots in outside.serving_roots(model).values() for name in roots]
     while stack:
         name = stack.pop()
         if name in nodes and name not in seen:
             seen.add(name)
-            stack.extend(edit.producer_of(ref) for ref in nodes[name].input)
+            stack.extend(refs.producer_of(ref) for ref in nodes[name].input)
     return [node for name, node in nodes.items() if name in seen]
-
-
-def callers_of(graph: Mapping[str, Sequence[str]], targets: Iterable[str]) -> list[str]:
-    """Scopes from which any of `targets` is reached, targets included."""
-    reverse: dict[str, list[str]] = {}
-    for caller, callees in graph.items():
-        for callee in callees:
-            reverse.setdefault(callee, []).append(caller)
-    return reachable(reverse, targets)
 
 
 def make_callers_stateful(model: Model, stateful: Iterable[str]) -> None:
@@ -116,7 +155,7 @@ def make_callers_stateful(model: Model, stateful: Iterable[str]) -> None:
 
     A stateless call may be folded or deduplicated by the runtime's graph optimizers; a TPU or batching op must not.
     """
-    reaching = set(callers_of(call_graph(model), stateful))
+    reaching = set(call_graph(model).callers_of(stateful))
     for scope in model.scopes():
         if scope.name not in reaching:
             continue
@@ -132,7 +171,7 @@ def drop_jit_compile(model: Model, functions: Iterable[str]) -> None:
 
     It would have to compile the TPU or batching op that they have come to hold, and cannot.
     """
-    reaching = set(callers_of(call_graph(model), functions))
+    reaching = set(call_graph(model).callers_of(functions))
     for scope in model.scopes():
         if scope.name not in reaching:
             continue
@@ -141,6 +180,4 @@ def drop_jit_compile(model: Model, functions: Iterable[str]) -> None:
         for node in scope.nodes:
             if JIT_ATTR in node.attr and reaching.intersection(called_functions(node, model)):
                 del node.attr[JIT_ATTR]
-    for saved in model.object_graph.nodes:
-        if saved.WhichOneof("kind") == "function" and reaching.intersection(saved.function.concrete_functions):
-            saved.function.function_spec.ClearField("jit_compile")
+    outside.not_jit_compiled(model, reaching)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import TypeAlias
 
 from converter.errors import InternalError
-from converter.graph import calls, edit, ops
+from converter.graph import calls, ops, outside, refs
 from converter.graph.model import Model, Scope
-from converter.graph.protos import DATA_TYPES, DT_INVALID, CapturedTensor, NodeDef
+from converter.graph.protos import DATA_TYPES, DT_INVALID, CapturedTensor, FunctionDef, NodeDef
+from converter.graph.scope_index import scope_index
 
 _TYPES = DATA_TYPES - {DT_INVALID}
+
+_Tensors: TypeAlias = dict[str, set[str] | None]
+"""Node or argument -> the tensors that it gives, spelled as in its scope; None if that is not known."""
 
 
 def verify_structure(model: Model) -> None:
@@ -26,7 +31,8 @@ def verify_structure(model: Model) -> None:
 
 def problems(model: Model) -> list[str]:
     """Every violation of the invariants."""
-    return list(_problems(model))
+    with model.unchanged():
+        return list(_problems(model))
 
 
 def summary(found: list[str], limit: int = 5) -> str:
@@ -40,13 +46,8 @@ def _problems(model: Model) -> Iterator[str]:
     for scope in model.scopes():
         yield from _scope_problems(model, scope)
     for node_id, saved in enumerate(model.object_graph.nodes):
-        kind = saved.WhichOneof("kind")
-        names = []
-        if kind == "function":
-            names = list(saved.function.concrete_functions)
-        elif kind == "bare_concrete_function":
-            names = [saved.bare_concrete_function.concrete_function_name]
-        elif kind == "captured_tensor":
+        names = outside.functions_of(saved)
+        if saved.WhichOneof("kind") == "captured_tensor":
             names = [saved.captured_tensor.concrete_function]
             yield from _captured_tensor_problems(model, saved.captured_tensor)
         for name in names:
@@ -55,26 +56,22 @@ def _problems(model: Model) -> Iterator[str]:
 
 
 def _captured_tensor_problems(model: Model, captured: CapturedTensor) -> Iterator[str]:
-    function = model.functions.get(captured.concrete_function)
-    if function is None:
+    function = captured.concrete_function
+    if function not in model.functions:
         return
-    held = {n.name: n for n in function.node_def} | {a.name: None for a in function.signature.input_arg}
-    producer, _, number = captured.name.partition(":")
-    if producer not in held:
-        yield f'captured tensor "{producer}" is not in function "{function.signature.name}"'
+    index = scope_index(model, function)
+    producer, number = refs.split_ref(captured.name)
+    if producer not in index.arguments and producer not in index.nodes:
+        yield f'captured tensor "{producer}" is not in function "{function}"'
         return
     # The loader asks the function's graph, which counts a node's outputs, where a FunctionDef names them.
-    if not number.isdecimal() or int(number) >= _output_count(model, held[producer]):
-        yield (
-            f'captured tensor "{captured.name}" is not spelled as the loader looks it up in function '
-            f'"{function.signature.name}"'
-        )
+    count = 1 if producer in index.arguments else _output_count(model, index.nodes[producer])
+    if not number.isdecimal() or int(number) >= count:
+        yield f'captured tensor "{captured.name}" is not spelled as the loader looks it up in function "{function}"'
 
 
-def _output_count(model: Model, node: NodeDef | None) -> float:
-    """Of an argument (no node) one; infinite where nothing is known of the op."""
-    if node is None:
-        return 1
+def _output_count(model: Model, node: NodeDef) -> float:
+    """Infinite where nothing is known of the op."""
     definition = ops.op_def(node.op, model)
     try:
         return math.inf if definition is None else len(ops.output_slots(node, definition))
@@ -84,63 +81,54 @@ def _output_count(model: Model, node: NodeDef | None) -> float:
 
 def _scope_problems(model: Model, scope: Scope) -> Iterator[str]:
     arguments = [] if scope.function is None else [a.name for a in scope.function.signature.input_arg]
-    names = set(arguments)
-    known = len(arguments)
-    outputs: dict[str, int | None] = dict.fromkeys(arguments, 1)
-    refs: dict[str, set[str] | None] = {}
+    tensors: _Tensors = {name: {name} for name in arguments}
     for node in scope.nodes:
-        names.add(node.name)
-        known += 1
-        definition = ops.op_def(node.op, model)
-        if definition is None:
-            outputs[node.name] = None  # a custom op: nothing known of its outputs
-            refs[node.name] = None
-        else:
-            try:
-                slots = ops.output_slots(node, definition)
-                taken = ops.input_slots(node, definition)
-            except ops.MissingAttributeError as error:
-                yield f"{scope.name}: {error}"
-                outputs[node.name] = refs[node.name] = None
-                continue
-            outputs[node.name] = len(slots)
-            refs[node.name] = {f"{node.name}:{s.arg}:{s.index}" for s in slots}
-            found, expected = len(edit.data_inputs(node)), len(taken)
-            if expected != found:
-                yield f'{scope.name}: node "{node.name}" ({node.op}) has {found} inputs, its attributes say {expected}'
-            if any(slot.dtype not in _TYPES for slot in (*taken, *slots)):
-                yield f'{scope.name}: node "{node.name}" ({node.op}) has a tensor of no type that TensorFlow knows'
-            yield from _call_problems(model, scope, node)
-    if known != len(names):
+        tensors[node.name] = yield from _node_problems(model, scope, node)
+    if len(tensors) != len(arguments) + len(scope.nodes):
         yield f"{scope.name}: two nodes or arguments share a name"
     for node in scope.nodes:
         for ref in node.input:
-            if not _resolves(ref, scope, outputs, refs):
+            if not _resolves(ref, scope, tensors):
                 yield f'{scope.name}: input "{ref}" of node "{node.name}" does not exist'
-    if scope.function is None:
-        return
-    for result in scope.function.signature.output_arg:
-        given = scope.function.ret.get(result.name)
-        if given is None or not _resolves(given, scope, outputs, refs):
+    if scope.function is not None:
+        yield from _result_problems(scope, scope.function, tensors)
+
+
+def _node_problems(model: Model, scope: Scope, node: NodeDef) -> Generator[str, None, set[str] | None]:
+    """Returns the tensors that the node gives, spelled as in its scope; None if that is not known."""
+    definition = ops.op_def(node.op, model)
+    if definition is None:
+        return None  # a custom op
+    try:
+        given, taken = ops.output_slots(node, definition), ops.input_slots(node, definition)
+    except ops.MissingAttributeError as error:
+        yield f"{scope.name}: {error}"
+        return None
+    found, expected = len(refs.data_inputs(node)), len(taken)
+    if expected != found:
+        yield f'{scope.name}: node "{node.name}" ({node.op}) has {found} inputs, its attributes say {expected}'
+    if any(slot.dtype not in _TYPES for slot in (*taken, *given)):
+        yield f'{scope.name}: node "{node.name}" ({node.op}) has a tensor of no type that TensorFlow knows'
+    yield from _call_problems(model, scope, node)
+    return {refs.canonical_ref(scope.ref(node.name, s.arg, s.index, i), scope) for i, s in enumerate(given)}
+
+
+def _result_problems(scope: Scope, function: FunctionDef, tensors: _Tensors) -> Iterator[str]:
+    for result in function.signature.output_arg:
+        given = function.ret.get(result.name)
+        if given is None or not _resolves(given, scope, tensors):
             yield f'{scope.name}: result "{result.name}" comes from "{given}", which does not exist'
-    for output in scope.function.signature.control_output:
-        if scope.function.control_ret.get(output) not in names:
+    for output in function.signature.control_output:
+        if function.control_ret.get(output) not in tensors:
             yield f'{scope.name}: control output "{output}" does not exist'
 
 
-def _resolves(ref: str, scope: Scope, outputs: dict[str, int | None], refs: dict[str, set[str] | None]) -> bool:
-    producer = edit.producer_of(ref)
-    if producer not in outputs:
+def _resolves(ref: str, scope: Scope, tensors: _Tensors) -> bool:
+    producer = refs.producer_of(ref)
+    if producer not in tensors:
         return False
-    if edit.is_control(ref):
-        return True
-    count = outputs[producer]
-    if count is None:
-        return True
-    if scope.function is None:
-        return int(ref.partition(":")[2] or 0) < count
-    spelled = refs.get(producer)
-    return ref == producer if spelled is None else ref in spelled
+    known = tensors[producer]
+    return known is None or refs.is_control(ref) or refs.canonical_ref(ref, scope) in known
 
 
 def _call_problems(model: Model, scope: Scope, node: NodeDef) -> Iterator[str]:

@@ -1,21 +1,23 @@
 """The SavedModel in memory: one meta graph, its functions by name, signatures, aliases and object graph.
 
 A `Model` is a thin index over TensorFlow's own protos. Passes edit the protos in place; the index only has to
-be told about functions that come and go (`add_function`, `remove_functions`).
+be told about functions that come and go (`add_function`, `remove_functions`). What is made of the model besides is
+kept only while it is `unchanged`, so that no edit can leave it behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
 from converter.graph.protos import (
     FunctionDef,
     GraphDef,
     MetaGraphDef,
     Nodes,
-    ObjectReference,
     SavedModel,
     SavedObjectGraph,
     SignatureDef,
@@ -24,6 +26,8 @@ from converter.graph.protos import (
 MAIN_GRAPH = "main graph"
 VARIABLES_PREFIX = Path("variables") / "variables"  # of the checkpoint, in the directory of the model
 INIT_OP_SIGNATURES = ("__saved_model_init_op", "__saved_model_train_op")
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Model:
     def __init__(self, saved_model: SavedModel, path: Path) -> None:
         self.saved_model = saved_model
         self.path = path
+        self._kept: dict[Hashable, object] | None = None
         self.functions: dict[str, FunctionDef] = {f.signature.name: f for f in self.graph_def.library.function}
         self.recasts: set[str] = set()
 
@@ -115,6 +120,25 @@ class Model:
         library.extend(copies)
         self.functions = {f.signature.name: f for f in library}
 
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Inside, nobody edits the model: what is made of it (`kept`) is made once."""
+        before = self._kept
+        if before is None:
+            self._kept = {}
+        try:
+            yield
+        finally:
+            self._kept = before
+
+    def kept(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What `make` makes of the model: once for each key while the model is `unchanged`, anew otherwise."""
+        if self._kept is None:
+            return make()
+        if key not in self._kept:
+            self._kept[key] = make()
+        return cast(_T, self._kept[key])
+
     @property
     def aliases(self) -> dict[str, tuple[str, ...]]:
         """Function alias -> names of the concrete functions that carry it and exist in the library."""
@@ -128,64 +152,3 @@ class Model:
     def signatures(self) -> dict[str, SignatureDef]:
         """Signature key -> SignatureDef, without the init op's pseudo signatures."""
         return {k: s for k, s in self.meta_graph.signature_def.items() if k not in INIT_OP_SIGNATURES}
-
-    def signature_function(self, key: str) -> str | None:
-        """The function that computes signature `key`, as the object graph and the main graph name it.
-
-        None for a signature without a function (a model whose signature is made of main graph nodes).
-        """
-        for child in self._children(self._child_of_root("signatures")):
-            if child.local_name == key:
-                node = self.object_graph.nodes[child.node_id]
-                if node.WhichOneof("kind") == "bare_concrete_function":
-                    return str(node.bare_concrete_function.concrete_function_name)
-                if node.WhichOneof("kind") == "function" and node.function.concrete_functions:
-                    return str(node.function.concrete_functions[0])
-        nodes = {n.name: n for n in self.graph_def.node}
-        for output in self.meta_graph.signature_def[key].outputs.values():
-            producer = nodes.get(output.name.split(":")[0])
-            while producer is not None and producer.op == "Identity":
-                producer = nodes.get(producer.input[0].split(":")[0])
-            if producer is not None and "f" in producer.attr:
-                return str(producer.attr["f"].func.name)
-        return None
-
-    def captures_of(self, function_name: str) -> dict[int, int]:
-        """Arguments that the object graph binds whenever the function is called -> id of the node bound there.
-
-        They are the last arguments. None of a function that the object graph does not list.
-        """
-        concrete_functions = self.object_graph.concrete_functions
-        if function_name not in concrete_functions or function_name not in self.functions:
-            return {}
-        bound = concrete_functions[function_name].bound_inputs
-        first = len(self.functions[function_name].signature.input_arg) - len(bound)
-        return {first + i: int(node_id) for i, node_id in enumerate(bound)}
-
-    def exposed_functions(self) -> set[str]:
-        """Functions that users of the loaded model can call, as the nodes of the object graph name them."""
-        names: set[str] = set()
-        for saved in self.object_graph.nodes:
-            kind = saved.WhichOneof("kind")
-            if kind == "function":
-                names.update(saved.function.concrete_functions)
-            elif kind == "bare_concrete_function":
-                names.add(saved.bare_concrete_function.concrete_function_name)
-        return names
-
-    def serving_roots(self) -> dict[str, tuple[str, ...]]:
-        """Signature key -> names of the main graph nodes that compute its outputs."""
-        return {
-            key: tuple(sorted({o.name.split(":")[0] for o in signature.outputs.values() if o.name}))
-            for key, signature in sorted(self.signatures.items())
-        }
-
-    def _child_of_root(self, local_name: str) -> int | None:
-        if self.object_graph.nodes:
-            for child in self.object_graph.nodes[0].children:
-                if child.local_name == local_name:
-                    return int(child.node_id)
-        return None
-
-    def _children(self, node_id: int | None) -> Sequence[ObjectReference]:
-        return () if node_id is None else tuple(self.object_graph.nodes[node_id].children)

@@ -136,7 +136,8 @@ class Pass(ABC, Generic[PlanT]):
           InternalError: planning changed the model, or the result does not tell whether the model changed.
         """
         before = fingerprint(model)
-        plan = self.plan(model)
+        with model.unchanged():
+            plan = self.plan(model)
         if fingerprint(model) != before:
             raise InternalError(f'The pass "{self.name}" changed the model while it planned.')
         result = self.carry_out(model, plan)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from converter.analysis import compatibility, cost, tpu, workload
 from converter.analysis.op_work import Work
-from converter.graph import calls, tensors
+from converter.graph import calls, outside, tensors
 from converter.graph.model import Model
 from converter.graph.op_libraries import import_op_libraries
 from converter.graph.protos import DT_RESOURCE, FunctionDef
@@ -107,19 +107,18 @@ def inspect_model(model_dir: Path | str, *, import_modules: Sequence[str] = ()) 
     import_op_libraries(import_modules)
     path = Path(model_dir)
     with blaming_input(path):
-        return _inspected(read_model(path, "MODEL"))
+        model = read_model(path, "MODEL")
+        with model.unchanged():
+            return _inspected(model)
 
 
 def _inspected(model: Model) -> Inspection:
-    signatures = {key: model.signature_function(key) or "" for key in sorted(model.signatures)}
-    graph = calls.call_graph(model)
-    served = calls.reachable(graph, [f for f in signatures.values() if f in model.functions])
+    signatures = {key: outside.signature_function(model, key) or "" for key in sorted(model.signatures)}
+    served = calls.call_graph(model).reachable([f for f in signatures.values() if f in model.functions])
     on_tpu = set(tpu.tpu_scopes(model))
     costs = cost.function_costs(model, served)
     works = workload.function_workloads(model, served)
-    infos = [
-        _function_info(model, model.functions[n], signatures, graph, costs[n], works[n], n in on_tpu) for n in served
-    ]
+    infos = [_function_info(model, model.functions[n], signatures, costs[n], works[n], n in on_tpu) for n in served]
     return Inspection(signatures, tuple(sorted(infos, key=lambda f: (-f.cost, f.name))))
 
 
@@ -127,7 +126,6 @@ def _function_info(
     model: Model,
     function: FunctionDef,
     signatures: dict[str, str],
-    graph: dict[str, list[str]],
     own_cost: int,
     work: Work,
     on_tpu: bool,
@@ -135,7 +133,7 @@ def _function_info(
     name = function.signature.name
     aliases = model.meta_graph.meta_info_def.function_aliases
     problems = compatibility.boundary_problems(model, function)
-    missing = compatibility.ops_without_tpu_kernel(model, name, graph)
+    missing = compatibility.ops_without_tpu_kernel(model, name)
     if missing:
         problems.append(f"ops without a TPU kernel: {', '.join(missing)}")
     already = on_tpu or tpu.is_tpu_stub(model, name)

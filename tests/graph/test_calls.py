@@ -25,7 +25,9 @@ def test_calls_are_found_through_any_attribute_and_as_ops() -> None:
     assert called == {
         "a": ["F"], "b": ["G"], "c": ["H", "F"], "d": ["G", "H", "G"], "e": ["F", "G"], "n": [],
     }  # fmt: skip
-    assert calls.call_graph(model) == {MAIN_GRAPH: ["F", "G", "H"], "F": ["G"], "G": [], "H": ["H"]}
+    graph = calls.call_graph(model)
+    assert graph.callees == {MAIN_GRAPH: ["F", "G", "H"], "F": ["G"], "G": [], "H": ["H"]}
+    assert graph.callers == {"F": [MAIN_GRAPH], "G": [MAIN_GRAPH, "F"], "H": [MAIN_GRAPH, "H"]}
 
 
 def test_calls_are_renamed_through_any_attribute_and_as_ops() -> None:
@@ -39,23 +41,32 @@ def test_calls_are_renamed_through_any_attribute_and_as_ops() -> None:
     )
 
 
-GRAPH = {"main": ["a", "b"], "a": ["c"], "b": ["c", "d"], "c": ["e"], "d": [], "e": ["c"], "alone": ["d"]}
+def test_each_reference_is_a_site() -> None:
+    sites = calls.call_sites(parse_model(CALLS))
+    assert {name: [node.name for node in nodes] for name, nodes in sites.items()} == {
+        "F": ["a", "c", "e"], "G": ["b", "d", "d", "e", "x"], "H": ["c", "d", "x"],
+    }  # fmt: skip
+
+
+GRAPH = calls.CallGraph(
+    {"main": ["a", "b"], "a": ["c"], "b": ["c", "d"], "c": ["e"], "d": [], "e": ["c"], "alone": ["d"]}
+)
 
 
 def test_reachable_functions_come_callers_first_and_once() -> None:
-    assert calls.reachable(GRAPH, ["main"]) == ["main", "a", "c", "e", "b", "d"]
-    assert calls.reachable(GRAPH, ["e", "d"]) == ["e", "c", "d"]
-    assert calls.reachable(GRAPH, []) == []
+    assert GRAPH.reachable(["main"]) == ["main", "a", "c", "e", "b", "d"]
+    assert GRAPH.reachable(["e", "d"]) == ["e", "c", "d"]
+    assert GRAPH.reachable([]) == []
 
 
 def test_callers_reach_their_targets_through_others() -> None:
-    assert set(calls.callers_of(GRAPH, ["d"])) == {"d", "b", "main", "alone"}
-    assert set(calls.callers_of(GRAPH, ["e"])) == {"e", "c", "a", "b", "main"}
+    assert set(GRAPH.callers_of(["d"])) == {"d", "b", "main", "alone"}
+    assert set(GRAPH.callers_of(["e"])) == {"e", "c", "a", "b", "main"}
 
 
 def test_a_chain_of_many_calls_is_no_problem() -> None:
-    graph = {str(i): [str(i + 1)] for i in range(20_000)}
-    assert len(calls.reachable(graph, ["0"])) == 20_001
+    graph = calls.CallGraph({str(i): [str(i + 1)] for i in range(20_000)})
+    assert len(graph.reachable(["0"])) == 20_001
 
 
 def test_callers_become_stateful_and_nothing_else_does() -> None:

@@ -91,41 +91,39 @@ def test_the_init_op_is_no_signature(model: Model) -> None:
     assert list(model.signatures) == ["serving_default"]
 
 
-def test_the_roots_of_a_signature_are_the_nodes_of_its_outputs(model: Model) -> None:
-    assert model.serving_roots() == {"serving_default": ("y", "z")}
+def test_a_scope_is_found_by_its_name(model: Model) -> None:
+    assert model.scope(MAIN_GRAPH) == model.main_scope()
+    assert model.scope("G").nodes == model.functions["G"].node_def
 
 
-def test_the_function_of_a_signature_comes_from_the_object_graph(model: Model) -> None:
-    assert model.signature_function("serving_default") == "F"
+def test_what_is_made_of_a_model_is_kept_while_nothing_changes_it(model: Model) -> None:
+    def count() -> list[str]:
+        return model.kept("functions", lambda: list(model.functions))
+
+    with model.unchanged():
+        first = count()
+        with model.unchanged():
+            assert count() is first
+        assert count() is first
+        assert model.kept("other", list) == []
 
 
-@pytest.mark.parametrize(
-    ("graph", "function"),
-    [
-        ("y = PartitionedCall() {f: @G, Tin: [], Tout: [float32]}", "G"),
-        ("call = PartitionedCall() {f: @G, Tin: [], Tout: [float32]}; y = Identity(call:0) {T: float32}", "G"),
-        ("y = Const() {dtype: float32, value: float32(1)}", None),
-        ("", None),
-    ],
-)
-def test_without_one_there_the_main_graph_tells(graph: str, function: str | None) -> None:
-    model = parse_model(f'signature "s" -> y=y:0 main {{ {graph} }} @G() -> (y: float32) {{ return y }}')
-    assert model.signature_function("s") == function
+def test_nothing_is_kept_of_a_model_that_may_change(model: Model) -> None:
+    assert model.kept("functions", lambda: list(model.functions)) == ["F", "G", "H"]
+    with model.unchanged():
+        model.kept("functions", lambda: list(model.functions))
+    model.remove_functions(["F"])
+    assert model.kept("functions", lambda: list(model.functions)) == ["G", "H"]
+    with model.unchanged():
+        assert model.kept("functions", lambda: list(model.functions)) == ["G", "H"]
 
 
-def test_a_signature_may_be_a_function_with_traces_in_the_object_graph() -> None:
-    model = parse_model('signature "s" -> y=y:0 object signatures.s = function @F, @G @F() -> () { return }')
-    assert model.signature_function("s") == "F"
+def test_an_error_ends_the_keeping(model: Model) -> None:
+    def fail() -> None:
+        with model.unchanged():
+            model.kept("functions", lambda: list(model.functions))
+            raise KeyError
 
-
-def test_captures_are_the_last_arguments_of_what_the_object_graph_lists() -> None:
-    model = parse_model("""
-    object v = variable float32<4>
-    object c = constant "c"
-    object f = function @F(v, c)
-    @F(x: float32, w: resource, y: float32) -> () { return }
-    @G(x: float32) -> () { return }
-    """)
-    assert model.captures_of("F") == {1: 1, 2: 2}
-    assert model.captures_of("G") == {}
-    assert model.captures_of("gone") == {}
+    with pytest.raises(KeyError):
+        fail()
+    assert model.kept("functions", list) == []

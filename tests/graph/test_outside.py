@@ -1,4 +1,4 @@
-"""How signatures and the object graph spell tensors, whatever the scope that holds them."""
+"""Which functions and tensors signatures and the object graph name, and how they spell them."""
 
 import re
 
@@ -73,3 +73,86 @@ def test_only_those_who_name_the_tensor_follow_it() -> None:
 
 def test_a_scope_that_is_not_in_the_library_is_spelled_too() -> None:
     assert outside.name_of(MODEL, Scope.of(MODEL.functions["f"]), "k") == "k:0"
+
+
+SERVED = """
+signature "serving_default" x=x:0 -> y=y:0, z=z:0
+signature "__saved_model_init_op" -> __saved_model_init_op=init:0
+object signatures.serving_default = bare @F
+object f = function @F, @G
+object w = variable float32<4>
+object captured = captured x:0 in @H
+main {
+  x = Placeholder() {dtype: float32}
+  y = PartitionedCall(x) {f: @F, Tin: [float32], Tout: [float32]}
+  z = Neg(x) {T: float32}
+}
+@F(x: float32) -> (y: float32) { return x }
+@G(x: float32) -> (y: float32) { return x }
+@H(x: float32) -> (y: float32) { return x }
+"""
+
+
+def test_the_functions_that_users_can_call_are_those_of_traced_and_of_bare_functions() -> None:
+    model = parse_model(SERVED)
+    assert outside.exposed_functions(model) == {"F", "G"}
+    assert [found for n in model.object_graph.nodes if (found := outside.functions_of(n))] == [["F"], ["F", "G"]]
+
+
+def test_jit_compile_goes_from_what_calls_one_of_the_functions() -> None:
+    text = "object f = function @F, @G {jit_compile} object h = function @H {jit_compile} "
+    rest = "@F() -> () { return } @G() -> () { return } @H() -> () { return }"
+    model = parse_model(text + rest)
+    outside.not_jit_compiled(model, ["G"])
+    assert render(model) == render(parse_model(text.replace("@G {jit_compile}", "@G") + rest))
+
+
+def test_names_of_tensors_follow_a_body_and_those_of_arguments_stay() -> None:
+    text = "object a = captured n:0 in @F object b = captured x:0 in @F object c = captured n:0 in @H "
+    body = "(x: float32) -> (y: float32) { n = Neg(x) {T: float32}; return n:y:0 } "
+    rest = "".join(f"@{name}{body}" for name in "FGH")
+    model = parse_model(text + rest)
+    outside.follow_body(model, model.functions["F"], model.functions["G"])
+    assert render(model) == render(parse_model(text.replace("captured n:0 in @F", "captured n:0 in @G") + rest))
+
+
+def test_the_roots_of_a_signature_are_the_nodes_of_its_outputs() -> None:
+    model = parse_model(SERVED)
+    assert outside.serving_roots(model) == {"serving_default": ("y", "z")}
+
+
+def test_the_function_of_a_signature_comes_from_the_object_graph() -> None:
+    model = parse_model(SERVED)
+    assert outside.signature_function(model, "serving_default") == "F"
+
+
+@pytest.mark.parametrize(
+    ("graph", "function"),
+    [
+        ("y = PartitionedCall() {f: @G, Tin: [], Tout: [float32]}", "G"),
+        ("call = PartitionedCall() {f: @G, Tin: [], Tout: [float32]}; y = Identity(call:0) {T: float32}", "G"),
+        ("y = Const() {dtype: float32, value: float32(1)}", None),
+        ("", None),
+    ],
+)
+def test_without_one_there_the_main_graph_tells(graph: str, function: str | None) -> None:
+    model = parse_model(f'signature "s" -> y=y:0 main {{ {graph} }} @G() -> (y: float32) {{ return y }}')
+    assert outside.signature_function(model, "s") == function
+
+
+def test_a_signature_may_be_a_function_with_traces_in_the_object_graph() -> None:
+    model = parse_model('signature "s" -> y=y:0 object signatures.s = function @F, @G @F() -> () { return }')
+    assert outside.signature_function(model, "s") == "F"
+
+
+def test_captures_are_the_last_arguments_of_what_the_object_graph_lists() -> None:
+    model = parse_model("""
+    object v = variable float32<4>
+    object c = constant "c"
+    object f = function @F(v, c)
+    @F(x: float32, w: resource, y: float32) -> () { return }
+    @G(x: float32) -> () { return }
+    """)
+    assert outside.captures_of(model, "F") == {1: 1, 2: 2}
+    assert outside.captures_of(model, "G") == {}
+    assert outside.captures_of(model, "gone") == {}

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from converter.graph import calls, edit, ops, outside
+from converter.graph import calls, ops, outside, refs
 from converter.graph.disjoint_sets import Classes
 from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_RESOURCE, CapturedTensor, FunctionDef, NodeDef, OpDef
+from converter.graph.scope_index import scope_index
 
 # A resource tensor: (scope name, reference); or a node of the object graph: (OBJECT, node id).
 Slot = tuple[str, str]
@@ -93,7 +94,7 @@ class ResourceFlow:
         for node in scope.nodes:
             inputs = {
                 position: ref
-                for position, ref in enumerate(edit.canonical_ref(r, scope) for r in edit.data_inputs(node))
+                for position, ref in enumerate(refs.canonical_ref(r, scope) for r in refs.data_inputs(node))
                 if ref in resources
             }
             if inputs or outputs[node.name]:
@@ -108,7 +109,7 @@ class ResourceFlow:
             return []
         slots = ops.output_slots(node, definition)
         return [
-            (i, edit.canonical_ref(scope.ref(node.name, s.arg, s.index, i), scope))
+            (i, refs.canonical_ref(scope.ref(node.name, s.arg, s.index, i), scope))
             for i, s in enumerate(slots)
             if s.dtype == _RESOURCE
         ]
@@ -162,7 +163,7 @@ class ResourceFlow:
             function = self._model.functions.get(name)
             if function is None:
                 continue
-            captures = self._model.captures_of(name)
+            captures = outside.captures_of(self._model, name)
             for i, argument in enumerate(function.signature.input_arg):
                 if argument.type == _RESOURCE and i in captures:
                     self._flow(object_slot(captures[i]), (name, argument.name))
@@ -174,13 +175,11 @@ class ResourceFlow:
 
     def _captured_slot(self, captured: CapturedTensor) -> Slot:
         name, position = outside.spelled(captured.name)
-        function = self._model.functions[captured.concrete_function]
-        for node in function.node_def:
-            if node.name == name:
-                scope = Scope.of(function)
-                found = dict(self._resource_outputs(scope, node)).get(position)
-                return scope.name, found if found is not None else captured.name
-        return function.signature.name, name
+        index = scope_index(self._model, captured.concrete_function)
+        if name not in index.nodes:
+            return captured.concrete_function, name
+        found = dict(self._resource_outputs(index.scope, index.nodes[name])).get(position)
+        return captured.concrete_function, found if found is not None else captured.name
 
 
 def object_slot(node_id: int) -> Slot:

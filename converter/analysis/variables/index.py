@@ -11,10 +11,11 @@ from converter.analysis.variables.flow import HANDLE_OP, OBJECT, Consumer, Resou
 from converter.analysis.variables.restoring import restored_tensors
 from converter.analysis.variables.uses import Served, UseKind, VariableUse, use_kind, value_attr
 from converter.checkpoint.read import OBJECT_GRAPH_KEY, StoredTensor, checkpoint_key_of_variables, list_tensors
-from converter.graph import edit, tensors
+from converter.graph import outside, refs, tensors
 from converter.graph.disjoint_sets import Classes
 from converter.graph.model import MAIN_GRAPH, VARIABLES_PREFIX, Model
 from converter.graph.protos import DT_FLOAT, DataType, NodeDef
+from converter.graph.scope_index import scope_index
 
 _FLOAT = DT_FLOAT
 
@@ -65,18 +66,19 @@ class VariableIndex:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self.flow = ResourceFlow(model)
-        nodes = model.object_graph.nodes
-        self._saved = {i: n.variable for i, n in enumerate(nodes) if n.WhichOneof("kind") == "variable"}
-        self._handles = {n.name: n for n in model.graph_def.node if n.op == HANDLE_OP}
-        self._tensors: dict[str, StoredTensor] = {}
-        self._keys = self._checkpoint_keys()
-        self._groups = self._identities()
-        self._together = self._storage_classes()
-        self._served = Served(model)
-        self._class_uses = self._uses_by_class()
-        self.variables = self._variables()
-        self._by_name = {v.name: v for v in self.variables}
+        with model.unchanged():
+            self.flow = ResourceFlow(model)
+            nodes = model.object_graph.nodes
+            self._saved = {i: n.variable for i, n in enumerate(nodes) if n.WhichOneof("kind") == "variable"}
+            self._handles = {n.name: n for n in model.graph_def.node if n.op == HANDLE_OP}
+            self._tensors: dict[str, StoredTensor] = {}
+            self._keys = self._checkpoint_keys()
+            self._groups = self._identities()
+            self._together = self._storage_classes()
+            self._served = Served(model)
+            self._class_uses = self._uses_by_class()
+            self.variables = self._variables()
+            self._by_name = {v.name: v for v in self.variables}
 
     def storage_class(self, slot: Slot) -> Hashable:
         """The same thing for all slots whose variables have to be stored with the same type."""
@@ -146,12 +148,12 @@ class VariableIndex:
         scope = self._model.main_scope()
         for node in scope.nodes:
             name = node.attr["f"].func.name if "f" in node.attr else ""
-            arguments = edit.data_inputs(node)
+            arguments = refs.data_inputs(node)
             if name not in concrete_functions or len(arguments) != len(self._model.functions[name].signature.input_arg):
                 continue
-            for i, node_id in self._model.captures_of(name).items():
-                for origin in self.flow.origins((scope.name, edit.canonical_ref(arguments[i], scope))):
-                    if node_id in self._saved and edit.producer_of(origin[1]) in self._handles:
+            for i, node_id in outside.captures_of(self._model, name).items():
+                for origin in self.flow.origins((scope.name, refs.canonical_ref(arguments[i], scope))):
+                    if node_id in self._saved and refs.producer_of(origin[1]) in self._handles:
                         yield origin, object_slot(node_id)
 
     def _checkpoint_keys(self) -> dict[Slot, str]:
@@ -165,17 +167,17 @@ class VariableIndex:
                 if node_id in self._saved and self._may_hold(key):
                     keys[object_slot(node_id)] = key
         for scope in self._model.scopes():
-            restored = restored_tensors(scope)
+            restored = restored_tensors(self._model, scope)
             if not restored:
                 continue
-            nodes = {n.name: n for n in scope.nodes}
+            nodes = scope_index(self._model, scope.name).nodes
             for node in scope.nodes:
                 if node.op != "AssignVariableOp":
                     continue
-                handle, value = edit.data_inputs(node)
-                saved_as = restored.get(edit.canonical_ref(edit.before_identities(value, nodes), scope))
+                handle, value = refs.data_inputs(node)
+                saved_as = restored.get(refs.canonical_ref(refs.before_identities(value, nodes), scope))
                 if saved_as is not None and self._may_hold(saved_as):
-                    for origin in self.flow.origins((scope.name, edit.canonical_ref(handle, scope))):
+                    for origin in self.flow.origins((scope.name, refs.canonical_ref(handle, scope))):
                         if origin[0] == MAIN_GRAPH:
                             keys[origin] = saved_as
         return keys
@@ -216,7 +218,7 @@ class VariableIndex:
     def _name(self, group: list[Slot]) -> str:
         scope, ref = group[0]
         if scope == MAIN_GRAPH:
-            return edit.producer_of(ref)
+            return refs.producer_of(ref)
         key = self._key(group)
         path = key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE") if key else self._saved[int(ref)].name
         return f"{path or 'variable'} (object {ref})"
@@ -225,7 +227,7 @@ class VariableIndex:
         return next((self._keys[slot] for slot in group if slot in self._keys), None)
 
     def _variable(self, group: list[Slot], together: list[list[Slot]]) -> Variable:
-        handles = tuple(edit.producer_of(ref) for scope, ref in group if scope == MAIN_GRAPH)
+        handles = tuple(refs.producer_of(ref) for scope, ref in group if scope == MAIN_GRAPH)
         ids = tuple(int(ref) for scope, ref in group if scope == OBJECT)
         if handles:
             attrs = self._handles[handles[0]].attr

@@ -6,19 +6,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from converter.graph import edit, tensors
-from converter.graph.model import Scope
+from converter.graph import refs, tensors
+from converter.graph.model import Model, Scope
 from converter.graph.protos import NodeDef
+from converter.graph.scope_index import scope_index
 
 
-def restored_tensors(scope: Scope) -> dict[str, str]:
+def restored_tensors(model: Model, scope: Scope) -> dict[str, str]:
     """Reference -> checkpoint key of every tensor that RestoreV2 reads in this scope, where keys are constants."""
     restores = [n for n in scope.nodes if n.op == "RestoreV2"]
     if not restores:
         return {}
-    nodes = {n.name: n for n in scope.nodes}
+    nodes = scope_index(model, scope.name).nodes
     return {
-        edit.canonical_ref(scope.ref(node.name, "tensors", i, i), scope): key
+        refs.canonical_ref(scope.ref(node.name, "tensors", i, i), scope): key
         for node in restores
         for i, key in enumerate(checkpoint_keys(node, scope, nodes))
     }
@@ -26,7 +27,7 @@ def restored_tensors(scope: Scope) -> dict[str, str]:
 
 def checkpoint_keys(node: NodeDef, scope: Scope, nodes: Mapping[str, NodeDef]) -> list[str]:
     """The keys that a SaveV2 or RestoreV2 saves or restores, in order; none if they are not constant."""
-    names = nodes.get(edit.producer_of(edit.before_identities(node.input[1], nodes)))
+    names = nodes.get(refs.producer_of(refs.before_identities(node.input[1], nodes)))
     if names is None or names.op != "Const":
         return []
     values = np.atleast_1d(tensors.values(names.attr["value"].tensor))

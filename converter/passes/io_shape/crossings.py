@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from converter.analysis import tpu
 from converter.analysis.shape_graph import FunctionShapes
-from converter.graph import edit, outside, tensors
+from converter.graph import outside, refs, tensors
 from converter.graph.model import Model
-from converter.graph.protos import DT_RESOURCE, ArgDef, DataType, FunctionDef, NodeDef
+from converter.graph.protos import DT_RESOURCE, ArgDef, DataType, NodeDef
+from converter.graph.scope_index import ScopeIndex, scope_index
 from converter.graph.shapes import Shape
 from converter.passes.pass_result import Skip
 
@@ -45,10 +46,9 @@ def find_crossings(
 ) -> tuple[list[Crossing], list[Skip]]:
     """The tensors that cross through markers that can be rewritten; and the others, each with what is in the way."""
     function, call, scope = computation.function, computation.call, computation.scope
-    nodes = {n.name: n for n in function.node_def}
-    consumers = _consumers(function)
+    inside = scope_index(model, function.signature.name)
     named = [name for scope_name, name in outside.names(model) if scope_name == function.signature.name]
-    captured = {edit.producer_of(name) for name in named}
+    captured = {refs.producer_of(name) for name in named}
     found: list[Crossing] = []
     skips: list[Skip] = []
 
@@ -72,49 +72,43 @@ def find_crossings(
 
     for index, argument in enumerate(function.signature.input_arg):
         if argument.type != DT_RESOURCE:
-            chain = _input_chain(argument.name, consumers)
-            add(True, index, argument, edit.data_inputs(call)[index], chain)
+            chain = _input_chain(argument.name, inside)
+            add(True, index, argument, refs.data_inputs(call)[index], chain)
     for index, output in enumerate(function.signature.output_arg):
-        chain = _output_chain(function.ret[output.name], nodes, consumers)
+        chain = _output_chain(function.ret[output.name], inside)
         add(False, index, output, scope.ref(call.name, "output", index, index), chain)
     return found, skips
 
 
-def _consumers(function: FunctionDef) -> dict[str, list[NodeDef | None]]:
-    """Tensor -> nodes that use it, None standing for a result of the function."""
-    uses: dict[str, list[NodeDef | None]] = {}
-    for node in function.node_def:
-        for ref in edit.data_inputs(node):
-            uses.setdefault(ref, []).append(node)
-    for ref in function.ret.values():
-        uses.setdefault(ref, []).append(None)
-    return uses
-
-
-def _input_chain(argument: str, consumers: dict[str, list[NodeDef | None]]) -> list[NodeDef]:
+def _input_chain(argument: str, inside: ScopeIndex) -> list[NodeDef]:
     """The TPUReplicatedInput that alone takes this argument, and the tagged Identity behind it; empty without."""
-    replicated = _only(consumers.get(argument, []))
-    if replicated is None or replicated.op != "TPUReplicatedInput" or len(edit.data_inputs(replicated)) != 1:
+    replicated = _only_user(argument, inside)
+    if replicated is None or replicated.op != "TPUReplicatedInput" or len(refs.data_inputs(replicated)) != 1:
         return []
-    identity = _only(consumers.get(f"{replicated.name}:output:0", []))
+    identity = _only_user(f"{replicated.name}:output:0", inside)
     return [replicated, identity] if identity is not None and _is_marker(identity) else []
 
 
-def _output_chain(ref: str, nodes: dict[str, NodeDef], consumers: dict[str, list[NodeDef | None]]) -> list[NodeDef]:
+def _output_chain(ref: str, inside: ScopeIndex) -> list[NodeDef]:
     """From the result `ref` back: Identities, the TPUReplicatedOutput, the tagged Identity before it; else empty."""
     chain: list[NodeDef] = []
-    while len(consumers.get(ref, [])) == 1 and (node := nodes.get(edit.producer_of(ref))) is not None:
+    while _uses(ref, inside) == 1 and (node := inside.producer(ref)) is not None:
         chain.append(node)
         if len(chain) > 1 and chain[-2].op == "TPUReplicatedOutput":
             return chain if _is_marker(node) else []
         if node.op != "Identity" and (node.op != "TPUReplicatedOutput" or node.attr["num_replicas"].i != 1):
             return []
-        ref = edit.data_inputs(node)[0]
+        ref = refs.data_inputs(node)[0]
     return []
 
 
-def _only(found: list[NodeDef | None]) -> NodeDef | None:
-    return found[0] if len(found) == 1 else None
+def _only_user(ref: str, inside: ScopeIndex) -> NodeDef | None:
+    """The node that alone uses a tensor; None if there are several, or a result is that tensor."""
+    return inside.inputs_of(ref)[0].node if inside.inputs_of(ref) and _uses(ref, inside) == 1 else None
+
+
+def _uses(ref: str, inside: ScopeIndex) -> int:
+    return len(inside.inputs_of(ref)) + len(inside.results_of(ref))
 
 
 def _is_marker(node: NodeDef) -> bool:

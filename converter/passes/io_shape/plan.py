@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from converter.analysis import tpu
 from converter.analysis.shape_graph import FunctionShapes
 from converter.analysis.shape_inference import ShapeInferenceError, infer
-from converter.graph import calls, edit, shapes
+from converter.graph import calls, outside, refs, shapes
 from converter.graph.model import Model
 from converter.graph.protos import DT_RESOURCE, NodeDef
+from converter.graph.scope_index import scope_index
 from converter.graph.shapes import Shape
 from converter.passes.io_shape import transfer_shape
 from converter.passes.io_shape.crossings import Crossing, find_crossings
@@ -65,10 +66,9 @@ def make_plan(model: Model) -> IoShapePlan:
     planned: list[CallPlan] = []
     skips: list[Skip] = []
     rows: list[CrossingRow] = []
-    uses = _uses(model)
     for computation in tpu.tpu_computations(model):
         where = tpu.display_name(model, computation)
-        reason = _obstacle(model, computation, uses)
+        reason = _obstacle(model, computation)
         if reason is not None:
             skips.append(Skip(where, reason))
             continue
@@ -77,43 +77,34 @@ def make_plan(model: Model) -> IoShapePlan:
         except ShapeInferenceError as error:
             skips.append(Skip(where, str(error)))
             continue
-        batches = _batch_sizes(computation.scope.name, uses)
+        batches = _batch_sizes(model, computation.scope.name)
         crossings, obstructed = find_crossings(model, computation, inferred, where)
         choices = [transfer_shape.choose(c.shape, c.dtype_name, batches or DEFAULT_BATCHES) for c in crossings]
         decided = list(zip(crossings, choices, strict=True))
         skips += [*obstructed, *_kept(where, decided)]
         rows += [_row(where, crossing, choice, max(batches, default=1)) for crossing, choice in decided]
-        call = _call_plan(computation, inferred, _transfers(where, decided, batches))
+        call = _call_plan(model, computation, inferred, _transfers(where, decided, batches))
         if call.transfers:
             planned.append(call)
     return IoShapePlan(tuple(planned), tuple(skips), IoShapeDetails(tuple(rows)))
 
 
-def _uses(model: Model) -> dict[str, list[NodeDef]]:
-    """Function name -> nodes that refer to it."""
-    uses: dict[str, list[NodeDef]] = {}
-    for scope in model.scopes():
-        for node in scope.nodes:
-            for name in calls.called_functions(node, model):
-                uses.setdefault(name, []).append(node)
-    return uses
-
-
-def _obstacle(model: Model, computation: tpu.TpuComputation, uses: dict[str, list[NodeDef]]) -> str | None:
+def _obstacle(model: Model, computation: tpu.TpuComputation) -> str | None:
     name = computation.function.signature.name
-    if len(uses[name]) > 1:
-        return f"the TPU function is used by {len(uses[name])} nodes, which would all have to change"
-    if name in model.exposed_functions():
+    sites = calls.call_sites(model)[name]
+    if len(sites) > 1:
+        return f"the TPU function is used by {len(sites)} nodes, which would all have to change"
+    if name in outside.exposed_functions(model):
         return "the TPU function itself can be called by users of the model, so its types must stay"
     return None
 
 
-def _batch_sizes(scope_name: str, uses: dict[str, list[NodeDef]]) -> tuple[int, ...]:
+def _batch_sizes(model: Model, scope_name: str) -> tuple[int, ...]:
     """The sizes of the batch at a call site that only a BatchFunction runs; empty if any size can come."""
-    users = uses.get(scope_name, [])
-    if len(users) != 1 or users[0].op != tpu.BATCH_CALL or "allowed_batch_sizes" not in users[0].attr:
+    sites = calls.call_sites(model).get(scope_name, ())
+    if len(sites) != 1 or sites[0].op != tpu.BATCH_CALL or "allowed_batch_sizes" not in sites[0].attr:
         return ()
-    return tuple(users[0].attr["allowed_batch_sizes"].list.i)
+    return tuple(sites[0].attr["allowed_batch_sizes"].list.i)
 
 
 def _kept(where: str, decided: Sequence[tuple[Crossing, Keep | Reshape]]) -> list[Skip]:
@@ -134,28 +125,29 @@ def _transfers(
     return tuple(found)
 
 
-def _call_plan(computation: tpu.TpuComputation, inferred: FunctionShapes, transfers: tuple[Transfer, ...]) -> CallPlan:
+def _call_plan(
+    model: Model, computation: tpu.TpuComputation, inferred: FunctionShapes, transfers: tuple[Transfer, ...]
+) -> CallPlan:
     return CallPlan(
         scope=computation.scope.name,
         call=str(computation.call.name),
         function=str(computation.function.signature.name),
-        presumed=_presumed(computation, inferred, [t.crossing for t in transfers]),
+        presumed=_presumed(model, computation, inferred, [t.crossing for t in transfers]),
         transfers=transfers,
     )
 
 
 def _presumed(
-    computation: tpu.TpuComputation, inferred: FunctionShapes, reshaped: list[Crossing]
+    model: Model, computation: tpu.TpuComputation, inferred: FunctionShapes, reshaped: list[Crossing]
 ) -> tuple[Presumed, ...]:
     """The arguments of the call of which the reshapes presume the shape, and which nothing ensures yet: rule 6."""
     call, inputs = computation.call, computation.function.signature.input_arg
     chosen = {c.index for c in reshaped} if all(c.is_input for c in reshaped) else set(range(len(inputs)))
-    nodes = {n.name: n for n in computation.scope.nodes}
-    refs = edit.data_inputs(call)
+    around, given = scope_index(model, computation.scope.name), refs.data_inputs(call)
     presumed = []
     for index in sorted(chosen):
-        shape = None if inputs[index].type == DT_RESOURCE else inferred.of(refs[index])
-        if shape is not None and not _ensures(nodes.get(edit.producer_of(refs[index])), shape):
+        shape = None if inputs[index].type == DT_RESOURCE else inferred.of(given[index])
+        if shape is not None and not _ensures(around.producer(given[index]), shape):
             presumed.append(Presumed(index, shape))
     return tuple(presumed)
 

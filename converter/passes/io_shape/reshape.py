@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.analysis import tpu
-from converter.graph import edit, outside, shapes
-from converter.graph.edit import make_node, type_attr
-from converter.graph.model import MAIN_GRAPH, Model, Scope
+from converter.graph import outside, refs, shapes
+from converter.graph.model import Model, Scope
+from converter.graph.nodes import UniqueNames, const_node, make_node, rewire, shape_list_attr, type_attr
 from converter.graph.protos import Attrs, AttrValue, DataType, FunctionDef, NodeDef
+from converter.graph.scope_index import ScopeIndex
 from converter.graph.shapes import RECORDED, Shape
 from converter.passes.io_shape import transfer_shape
 from converter.passes.io_shape.crossings import Crossing
@@ -73,10 +74,10 @@ class _Around:
 
     @classmethod
     def find(cls, model: Model, planned: CallPlan) -> _Around:
-        scope = model.main_scope() if planned.scope == MAIN_GRAPH else model.scope(planned.scope)
-        call = next(n for n in scope.nodes if n.name == planned.call)
+        scope = model.scope(planned.scope)
+        call = ScopeIndex(scope).nodes[planned.call]
         function = model.functions[planned.function]
-        return cls(scope, call, function, {n.name: n for n in function.node_def})
+        return cls(scope, call, function, ScopeIndex(Scope.of(function)).nodes)
 
     def chain(self, crossing: Crossing) -> list[NodeDef]:
         return [self.inside[name] for name in crossing.chain]
@@ -88,12 +89,12 @@ def _ensure_shape(around: _Around, presumed: Presumed) -> None:
     position = _position(around.call, presumed.index)
     expected = shapes.to_proto(presumed.shape)
     ensure = make_node(
-        edit.UniqueNames(around.scope)(f"{around.call.name}/shape_of_{argument.name}"),
+        UniqueNames(around.scope)(f"{around.call.name}/shape_of_{argument.name}"),
         "EnsureShape",
         [around.call.input[position]],
         T=type_attr(argument.type),
         shape=AttrValue(shape=expected),
-        _output_shapes=edit.shape_list_attr([expected]),
+        _output_shapes=shape_list_attr([expected]),
     )
     around.scope.nodes.append(ensure)
     around.call.input[position] = around.scope.ref(ensure.name, "output", 0, 0)
@@ -101,7 +102,7 @@ def _ensure_shape(around: _Around, presumed: Presumed) -> None:
 
 def _position(node: NodeDef, index: int) -> int:
     """Where among its inputs a node takes its data input `index`."""
-    return [i for i, ref in enumerate(node.input) if not edit.is_control(ref)][index]
+    return [i for i, ref in enumerate(node.input) if not refs.is_control(ref)][index]
 
 
 def _reshape_input(around: _Around, crossing: Crossing, transfer: Shape) -> None:
@@ -136,9 +137,9 @@ def _reshape_output(model: Model, around: _Around, crossing: Crossing, transfer:
 
 def _restore(scope: Scope, stem: str, ref: str, crossing: Crossing, attrs: Mapping[str, AttrValue]) -> str:
     """Gives all that uses the tensor `ref` a Reshape of it to its own shape."""
-    ref, before = edit.canonical_ref(ref, scope), {n.name for n in scope.nodes}
+    ref, before = refs.canonical_ref(ref, scope), {n.name for n in scope.nodes}
     restored = _add_reshape(scope, stem, ref, crossing.shape, crossing.dtype, **attrs)
-    edit.rewire(scope, {ref: restored}, except_nodes={n.name for n in scope.nodes} - before)
+    rewire(scope, {ref: restored}, except_nodes={n.name for n in scope.nodes} - before)
     return restored
 
 
@@ -152,16 +153,14 @@ def _add_reshape(scope: Scope, stem: str, ref: str, shape: Shape, dtype: DataTyp
     """Adds Reshape(ref, shape) to a scope, after all its nodes; returns how the scope spells the result."""
     if shape is None:
         raise ValueError(f"no reshape to an unknown shape: {stem}")
-    taken = edit.UniqueNames(scope)
-    target = edit.const_node(
-        taken(f"{stem}/shape"), np.array(transfer_shape.reshape_argument(shape), np.int32), **attrs
-    )
+    taken = UniqueNames(scope)
+    target = const_node(taken(f"{stem}/shape"), np.array(transfer_shape.reshape_argument(shape), np.int32), **attrs)
     reshape = make_node(
         taken(stem),
         "Reshape",
         [ref, scope.ref(target.name, "output", 0, 0)],
         T=type_attr(dtype),
-        _output_shapes=edit.shape_list_attr([shapes.to_proto(shape)]),
+        _output_shapes=shape_list_attr([shapes.to_proto(shape)]),
         **attrs,
     )
     scope.nodes.extend([target, reshape])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from converter.analysis import compatibility, tpu
 from converter.analysis.resolve import ResolvedFunction, resolve_all, same_signatures
 from converter.errors import ConversionError
-from converter.graph import calls, edit
+from converter.graph import calls
+from converter.graph.functions import outline
 from converter.graph.model import Model
 from converter.options.parse import FunctionRef, XlaShardingOptions
 from converter.passes.pass_result import Pass, PassResult, Skip
@@ -122,7 +123,7 @@ class PlaceOnTpu(Pass[PlacementPlan]):
         existing = {c.scope.name for c in tpu.tpu_computations(model)}
         for resolved in placed:
             function = model.functions[resolved.function]
-            reached = calls.reachable(graph, [resolved.function])
+            reached = graph.reachable([resolved.function])
             inner = next((name for name in reached if name in existing), None)
             if inner is not None:
                 raise ConversionError(
@@ -135,10 +136,10 @@ class PlaceOnTpu(Pass[PlacementPlan]):
                     f"{resolved} cannot be put on the TPU: it has no results. Found 0 "
                     "output tensors, expected at least 1; let the function return what it computes."
                 )
-            warnings += self._problems(model, resolved, graph)
+            warnings += self._problems(model, resolved)
         return warnings
 
-    def _problems(self, model: Model, resolved: ResolvedFunction, graph: dict[str, list[str]]) -> list[str]:
+    def _problems(self, model: Model, resolved: ResolvedFunction) -> list[str]:
         """What the TPU refuses of one function, as warnings where the user permits it."""
         warnings = []
         problems = compatibility.boundary_problems(model, model.functions[resolved.function])
@@ -151,7 +152,7 @@ class PlaceOnTpu(Pass[PlacementPlan]):
             if not self.allow_incompatible:
                 raise ConversionError(f"{message}. (--allow_incompatible converts all the same.)")
             warnings.append(f"{message}.")
-        missing = compatibility.ops_without_tpu_kernel(model, resolved.function, graph)
+        missing = compatibility.ops_without_tpu_kernel(model, resolved.function)
         if missing:
             warnings.append(
                 f"{resolved} holds ops that have no TPU kernel: {', '.join(missing)}. "
@@ -162,8 +163,8 @@ class PlaceOnTpu(Pass[PlacementPlan]):
 
     def _place(self, model: Model, resolved: ResolvedFunction, result: PassResult) -> str:
         """Rules 1 and 2 for one function; returns the name of its body."""
-        body, _ = edit.outline(model, resolved.function, "body")
-        on_tpu, call = edit.outline(model, resolved.function, "on_tpu")
+        body, _ = outline(model, resolved.function, "body")
+        on_tpu, call = outline(model, resolved.function, "on_tpu")
         on_tpu.attr.pop(calls.JIT_ATTR, None)
         build_cluster(on_tpu, self.sharding)
         build_call_site(model.functions[resolved.function], call, resolved.given, self.sharding)
@@ -182,10 +183,10 @@ def _same_signatures(model: Model, named: list[ResolvedFunction]) -> tuple[SameS
     )
 
 
-def _refuse_indirect_calls(graph: dict[str, list[str]], placed: list[str]) -> None:
+def _refuse_indirect_calls(graph: calls.CallGraph, placed: list[str]) -> None:
     for caller in placed:
-        helpers = [f for f in graph[caller] if f not in placed]
-        indirect = set(calls.reachable(graph, helpers))
+        helpers = [f for f in graph.callees[caller] if f not in placed]
+        indirect = set(graph.reachable(helpers))
         for callee in placed:
             if callee in indirect:
                 raise ConversionError(

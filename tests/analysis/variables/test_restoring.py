@@ -3,7 +3,6 @@
 import pytest
 
 from converter.analysis.variables.restoring import checkpoint_keys, restored_tensors
-from converter.graph import edit
 from tests.harness import parse_model
 
 MODEL = """
@@ -45,7 +44,7 @@ main {
 def test_tensors_are_told_by_constant_keys(scope: str, expected: dict[str, str]) -> None:
     model = parse_model(MODEL)
     found = model.main_scope() if scope == "main" else model.scope(scope)
-    assert restored_tensors(found) == expected
+    assert restored_tensors(model, found) == expected
 
 
 def test_keys_come_in_order_and_a_damaged_one_is_still_a_name() -> None:
@@ -54,21 +53,3 @@ def test_keys_come_in_order_and_a_damaged_one_is_still_a_name() -> None:
     assert checkpoint_keys(nodes["restore"], model.main_scope(), nodes) == ["a", "b"]
     nodes["keys"].attr["value"].tensor.string_val[:] = [b"a", b"\xff"]
     assert checkpoint_keys(nodes["restore"], model.main_scope(), nodes) == ["a", "\ufffd"]
-
-
-@pytest.mark.parametrize(
-    ("scope", "ref", "expected"),
-    [
-        ("main", "again", "keys:0"),
-        ("main", "value", "restore:1"),
-        ("main", "twice", "twice:0"),
-        ("inside", "copy:output:0", "given"),
-        ("inside", "given", "given"),
-        ("inside", "made:output:0", "joined:output:0"),
-    ],
-)
-def test_identities_are_looked_through_up_to_an_argument_or_another_op(scope: str, ref: str, expected: str) -> None:
-    model = parse_model(MODEL)
-    found = model.main_scope() if scope == "main" else model.scope(scope)
-    original = edit.before_identities(ref, {n.name: n for n in found.nodes})
-    assert edit.canonical_ref(original, found) == expected
