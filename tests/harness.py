@@ -15,6 +15,7 @@ import pytest
 from converter.graph.invariants import verify_structure
 from converter.graph.model import Model
 from converter.passes.pass_result import AnyPass, Pass, PassResult, Plan
+from tests.kept import look_ups_checked
 from tests.model_parser import parse_model, write_model_text
 from tests.model_text import HIDDEN_ATTRS, render, render_function
 
@@ -45,8 +46,8 @@ def assert_pass(
 ) -> PassResult:
     """Fails unless the pass turns `before` into `after` and tells the truth of it.
 
-    Checks besides: the models before and after are consistent; planning changes nothing; `changes` is empty exactly
-    when nothing changed; a second run plans nothing and changes nothing.
+    Checks besides: the models before and after are consistent; planning changes nothing, and nothing that it looks up
+    is out of date; `changes` is empty exactly when nothing changed; a second run plans nothing and changes nothing.
 
     Args:
       changes, skips: what the pass reports, each as "where: what", in order; a compiled pattern is searched for.
@@ -59,7 +60,8 @@ def assert_pass(
     verify_structure(model)
     state = _state(model)
     assert_planning_changes_nothing(each, model)
-    result = each.apply(model)
+    with look_ups_checked():
+        result = each.apply(model)
     _assert_same_text(render(model, show, sort=True), render(parse_model(after), show, sort=True))
     verify_structure(model)
     _assert_truthful(result, changed=_state(model) != state)
@@ -99,9 +101,11 @@ def assert_planning_changes_nothing(each: AnyPass, model: Model) -> Plan | None:
     if not isinstance(each, Pass):
         return None
     state = _state(model)
-    plan = each.plan(model)
+    with look_ups_checked(), model.unchanged():
+        plan = each.plan(model)
     assert _state(model) == state, "planning changes the model"
     assert type(plan).__dataclass_params__.frozen, f"{type(plan).__name__} is not a frozen dataclass"
+    # While this one is made, nothing is kept.
     assert each.plan(model) == plan, "a second plan of the same model is another"
     return plan
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from converter import ConversionReport, convert, parse_options, write_cpu_twin
 from converter.pipeline import Permissions, build_passes, run_passes
 from converter.saved_model.reader import read_model
+from tests.kept import look_ups_checked
 from tests.oracle import LOADERS, LoadedModel, Loader, Values, assert_same, open_model
 from tests.properties import random_models
 from tests.properties.random_models import ModelSpec, RandomModel, make_inputs, models, signature_names
@@ -54,10 +55,12 @@ class Trial:
             f"tpu-convert --input_model_dir=/tmp/model --output_model_dir=/tmp/out \\\n"
             f"  --converter_options_string='{options.text()}'"
         )
-        report = convert(self.original, directory / "converted", options.text())
+        with look_ups_checked():
+            report = convert(self.original, directory / "converted", options.text())
         again = read_model(directory / "converted")
         before = again.saved_model.SerializeToString(deterministic=True)
-        changes = [c for r in run_passes(again, second_passes(options)) for c in r.result.changes]
+        with look_ups_checked():
+            changes = [c for r in run_passes(again, second_passes(options)) for c in r.result.changes]
         assert not changes, f"a second conversion changes {changes}"
         assert again.saved_model.SerializeToString(deterministic=True) == before, "a second conversion changes bytes"
         write_cpu_twin(directory / "converted", directory / "twin")
