@@ -26,7 +26,7 @@ from tensorflow.core.framework import function_pb2, types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from converter import convert
-from converter.graph.edit import const_node, func_attr, make_node, type_attr, type_list_attr
+from converter.graph.nodes import const_node, func_attr, make_node, type_attr, type_list_attr
 
 FLOAT, RESOURCE = types_pb2.DT_FLOAT, types_pb2.DT_RESOURCE
 T = type_attr(FLOAT)

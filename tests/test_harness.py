@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from converter.errors import ConversionError, InternalError
+from converter.graph import outside
 from converter.graph.model import Model
 from converter.passes.pass_result import Pass, PassResult, Plan
 from converter.saved_model.reader import read_model
@@ -87,7 +88,7 @@ def test_what_the_text_says_is_in_the_protos() -> None:
     assert list(function.node_def[1].attr["value"].tensor.string_val) == [b'a"b', b"\0"]
     assert function.node_def[2].attr["empty"].WhichOneof("value") == "list"
     assert model.aliases == {"tpu": ("F", "G")}
-    assert model.signature_function("serving_default") == "G"
+    assert outside.signature_function(model, "serving_default") == "G"
     assert list(model.object_graph.concrete_functions["F"].bound_inputs) == [1]
     assert list(model.graph_def.node[-1].input) == ["x", "n:1", "^name/with-dash"]
 

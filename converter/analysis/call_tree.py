@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
 
 from converter.analysis import tpu
+from converter.analysis.arguments import Argument
 from converter.analysis.op_work import Work
-from converter.analysis.shape_graph import Argument, FunctionShapes
+from converter.analysis.shape_graph import FunctionShapes
 from converter.graph import calls
 from converter.graph.model import MAIN_GRAPH, Model, Scope
 from converter.graph.protos import NodeDef

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from converter.analysis import tpu
 from converter.errors import ConversionError, nearest
-from converter.graph import calls
+from converter.graph import calls, outside
 from converter.graph.model import MAIN_GRAPH, Model
 from converter.options.parse import FunctionKind, FunctionRef
 
@@ -47,7 +47,7 @@ def resolve(model: Model, reference: FunctionRef) -> list[ResolvedFunction]:
     else:
         if reference.name not in model.signatures:
             raise _unknown(reference, "signature", model.signatures, "")
-        function = model.signature_function(reference.name)
+        function = outside.signature_function(model, reference.name)
         if function is None or function not in model.functions:
             raise ConversionError(
                 f'Signature "{reference.name}" cannot be used: no function of the model computes it, its outputs are '
@@ -79,7 +79,9 @@ def same_signatures(model: Model, resolved: ResolvedFunction) -> list[ResolvedFu
     if resolved.reference.kind is not FunctionKind.SIGNATURE_NAME:
         return []
     content = _content(model, resolved.function)
-    functions = {key: model.signature_function(key) for key in sorted(model.signatures) if key != resolved.given}
+    functions = {
+        key: outside.signature_function(model, key) for key in sorted(model.signatures) if key != resolved.given
+    }
     return [
         ResolvedFunction(name, key, resolved.reference)
         for key, name in functions.items()
@@ -104,7 +106,7 @@ def _content(model: Model, name: str) -> tuple[object, ...] | None:
 def _jit_compiled(model: Model) -> list[str]:
     # Only what a user can call counts: forward and backward variants made for gradients carry the attribute too.
     graph = calls.call_graph(model)
-    served = set(calls.reachable(graph, model.exposed_functions() | set(graph[MAIN_GRAPH])))
+    served = set(graph.reachable(outside.exposed_functions(model) | set(graph.callees[MAIN_GRAPH])))
     names = [
         name
         for name, function in model.functions.items()

@@ -4,71 +4,39 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.tensor_util import try_evaluate_constant
 from tensorflow.python.ops import handle_data_util
 
-from converter.graph import edit, ops, shapes, tensors
-from converter.graph.edit import const_node, make_node, type_attr
+from converter.analysis.arguments import Argument, Handle, Known, shape_of
+from converter.analysis.inferable import LARGE_CONST_ELEMENTS, inferable, recorded_shapes, shape_attr, tensors_of
+from converter.graph import ops, shapes, tensors
 from converter.graph.model import Model, Scope
+from converter.graph.nodes import const_node, make_node, type_attr
 from converter.graph.protos import (
     DT_INT32,
-    DT_INVALID,
     DT_RESOURCE,
     DT_VARIANT,
     ArgDef,
-    AttrValue,
     DataType,
     FunctionDef,
     GraphDef,
     NodeDef,
     TensorShapeProto,
 )
-from converter.graph.shapes import RECORDED, Shape
+from converter.graph.refs import before_identities, canonical_ref, data_inputs, producer_of
+from converter.graph.scope_index import ScopeIndex
+from converter.graph.shapes import Shape
 
 # Ops that put an item into a list -> which of their inputs it is.
 _ITEM = {"TensorListSetItem": 2, "TensorListPushBack": 1}
 OpError = tf.errors.OpError
 _NODE = re.compile(r"\{\{node (\w+)\}\}")  # as TensorFlow's messages name nodes
-# Only small constants, such as the target of a Reshape, decide about shapes; large ones would cost time and memory.
-_LARGE_CONST_ELEMENTS = 1024
 # As an argument, only a size or a shape is worth knowing; every value that comes is inferred anew.
 _PASSED_ELEMENTS = 16
-
-
-@dataclass(frozen=True)
-class Handle:
-    """What is known behind a resource or variant: type and shape of the variable, or of the elements of the list.
-
-    `length` is that of a list, if it is known.
-    """
-
-    dtype: DataType
-    shape: Shape
-    length: int | None = None
-
-
-@dataclass(frozen=True)
-class Known:
-    """A small tensor of integers that shapes alone decide, such as a batch size that is passed to a function."""
-
-    dtype: DataType
-    shape: tuple[int, ...]
-    values: tuple[int, ...]
-
-
-Argument = Shape | Handle | Known
-
-
-def shape_of(argument: Argument) -> Shape:
-    """A handle itself is a scalar."""
-    if isinstance(argument, Handle):
-        return ()
-    return argument.shape if isinstance(argument, Known) else argument
 
 
 class FunctionShapes:
@@ -122,8 +90,8 @@ class FunctionShapes:
 
     def length(self, ref: str) -> int | None:
         """How many elements a list has, if shapes and constants alone decide it."""
-        ref = edit.canonical_ref(ref, self._scope)
-        node = self._nodes.get(edit.producer_of(ref))
+        ref = canonical_ref(ref, self._scope)
+        node = self._nodes.get(producer_of(ref))
         if ref in self._lengths or node is None:
             return self._lengths.get(ref)
         grows = "resize_if_index_out_of_bounds" in node.attr and node.attr["resize_if_index_out_of_bounds"].b
@@ -132,7 +100,7 @@ class FunctionShapes:
         if node.op == "TensorListFromTensor":
             shape = self.of(node.input[0])
             return shape[0] if shape else None
-        number = self.value(edit.data_inputs(node)[1]) if node.op == "TensorListReserve" else None
+        number = self.value(data_inputs(node)[1]) if node.op == "TensorListReserve" else None
         return None if number is None else int(number)
 
     def value(self, ref: str) -> tensors.Array | None:
@@ -141,7 +109,7 @@ class FunctionShapes:
         if tensor is None or tensor.dtype in (tf.resource, tf.variant):
             return None
         count = tensor.shape.num_elements()
-        if count is None or count > _LARGE_CONST_ELEMENTS:
+        if count is None or count > LARGE_CONST_ELEMENTS:
             return None
         value = try_evaluate_constant(tensor)
         return None if value is None else np.asarray(value)
@@ -174,9 +142,9 @@ class FunctionShapes:
         return self._scope.function
 
     def _tensor(self, ref: str) -> tf.Tensor | None:
-        ref = edit.canonical_ref(ref, self._scope)
+        ref = canonical_ref(ref, self._scope)
         if ref not in self._tensors:
-            if edit.producer_of(ref) in self._custom:
+            if producer_of(ref) in self._custom:
                 return None
             raise KeyError(ref)
         operation, output = self._tensors[ref]
@@ -184,14 +152,12 @@ class FunctionShapes:
 
     def _last_item(self, ref: str) -> str | None:
         """What was put last into the list `ref`."""
-        node = self._nodes.get(edit.producer_of(ref))
-        while node is not None and node.op == "Identity":
-            node = self._nodes.get(edit.producer_of(node.input[0]))
-        return None if node is None or node.op not in _ITEM else edit.data_inputs(node)[_ITEM[node.op]]
+        node = self._nodes.get(producer_of(before_identities(ref, self._nodes)))
+        return None if node is None or node.op not in _ITEM else data_inputs(node)[_ITEM[node.op]]
 
     @functools.cached_property
     def _nodes(self) -> dict[str, NodeDef]:
-        return {node.name: node for node in self._scope.nodes}
+        return ScopeIndex(self._scope).nodes
 
 
 class ShapeGraph:
@@ -205,9 +171,9 @@ class ShapeGraph:
         self._tensors: dict[str, tuple[str, int]] = {}
         self._lengths: dict[str, int] = {}
         self._count = 0
-        custom = {n.name: n for n in scope.nodes if not self._is_registered(n)}
-        self._custom_tensors = dict(_custom_op_tensors(model, scope, custom)) if custom else {}
-        self.shapes = FunctionShapes(self._graph, self._tensors, self._lengths, scope, frozenset(custom))
+        custom = frozenset(n.name for n in scope.nodes if not self._is_registered(n))
+        self._custom_tensors = dict(tensors_of(model, scope, custom)) if custom else {}
+        self.shapes = FunctionShapes(self._graph, self._tensors, self._lengths, scope, custom)
 
     def _is_registered(self, node: NodeDef) -> bool:
         return node.op in self._model.functions or ops.is_registered(node.op)
@@ -217,7 +183,7 @@ class ShapeGraph:
         if len(arguments) != len(declared):
             raise ValueError(f"{len(arguments)} argument shapes for {len(declared)} arguments")
         made = [node for a, given in zip(declared, arguments, strict=True) for node in self._argument(a, given)]
-        made += [self._placeholder(ref, dtype, edit.unknown_shape()) for ref, dtype in self._custom_tensors.items()]
+        made += [self._placeholder(ref, dtype, shapes.to_proto(None)) for ref, dtype in self._custom_tensors.items()]
         self._import(made)
 
     def _argument(self, declared: ArgDef, given: Argument) -> list[NodeDef]:
@@ -228,7 +194,7 @@ class ShapeGraph:
     def _value(self, ref: str, dtype: DataType, known: Argument) -> list[NodeDef]:
         """Nodes that give the tensor `ref`, of which this is known: a handle comes from an op that makes such."""
         if isinstance(known, Handle) and dtype == DT_RESOURCE:
-            attrs = {"dtype": type_attr(known.dtype), "shape": _shape_attr(shapes.to_proto(known.shape))}
+            attrs = {"dtype": type_attr(known.dtype), "shape": shape_attr(shapes.to_proto(known.shape))}
             return [self._made(ref, make_node("", "VarHandleOp", **attrs))]
         if isinstance(known, Handle) and dtype == DT_VARIANT:
             if known.length is not None:
@@ -250,7 +216,7 @@ class ShapeGraph:
         for original in originals:
             if not self._is_registered(original):
                 continue
-            node = self._named(_inferable_node(original, self._keep_recorded))
+            node = self._named(inferable(original, self._keep_recorded))
             for i, slot in enumerate(self._outputs(original)):
                 self._tensors[self._ref(original, slot, i)] = (node.name, i)
             made.append(node)
@@ -258,7 +224,7 @@ class ShapeGraph:
 
     def add_call(self, call: NodeDef, results: Sequence[Argument] | None) -> None:
         """Adds what a call returns."""
-        recorded = [shapes.from_proto(s) for s in _recorded(call)] if self._keep_recorded else []
+        recorded = [shapes.from_proto(s) for s in recorded_shapes(call)] if self._keep_recorded else []
         made: list[NodeDef] = []
         for i, slot in enumerate(self._outputs(call)):
             known = results[i] if results is not None and i < len(results) else None
@@ -273,10 +239,10 @@ class ShapeGraph:
         return ops.output_slots(node, definition)
 
     def _ref(self, node: NodeDef, slot: ops.ArgSlot, number: int) -> str:
-        return edit.canonical_ref(self._scope.ref(node.name, slot.arg, slot.index, number), self._scope)
+        return canonical_ref(self._scope.ref(node.name, slot.arg, slot.index, number), self._scope)
 
     def _placeholder(self, ref: str, dtype: DataType, shape: TensorShapeProto) -> NodeDef:
-        return self._made(ref, make_node("", "Placeholder", dtype=type_attr(dtype), shape=_shape_attr(shape)))
+        return self._made(ref, make_node("", "Placeholder", dtype=type_attr(dtype), shape=shape_attr(shape)))
 
     def _made(self, ref: str, node: NodeDef) -> NodeDef:
         """Gives a node a name and its one output the reference `ref`."""
@@ -294,7 +260,7 @@ class ShapeGraph:
         existing = {}
         for node in nodes:
             for i, ref in enumerate(node.input):
-                found = self._tensors.get(edit.canonical_ref(ref, self._scope))
+                found = self._tensors.get(canonical_ref(ref, self._scope))
                 if found is None:
                     raise ValueError(f'the tensor "{ref}" does not exist')
                 operation, output = found
@@ -310,55 +276,4 @@ class ShapeGraph:
 
     def _named_in_model(self, name: str) -> str:
         ref = next((ref for ref, (operation, _) in self._tensors.items() if operation == name), name)
-        return f"{{{{node {edit.producer_of(ref)}}}}}"
-
-
-def _shape_attr(shape: TensorShapeProto) -> AttrValue:
-    return AttrValue(shape=shape)
-
-
-def _recorded(node: NodeDef) -> Sequence[TensorShapeProto]:
-    """Shapes that the exporter recorded for the outputs of a node; loops and branches have an attribute for it."""
-    for attr in (RECORDED, "output_shapes"):
-        if attr in node.attr:
-            return node.attr[attr].list.shape
-    return ()
-
-
-def _inferable_node(original: NodeDef, keep_recorded: bool) -> NodeDef:
-    """A copy of a node that calls nothing."""
-    if original.op == "Const" and _elements(original) > _LARGE_CONST_ELEMENTS:
-        tensor = original.attr["value"].tensor
-        return make_node("", "Placeholder", dtype=type_attr(tensor.dtype), shape=_shape_attr(tensor.tensor_shape))
-    node = type(original)()
-    node.CopyFrom(original)
-    node.device = ""
-    node.attr.pop("_class", None)
-    if not keep_recorded:
-        node.attr.pop(RECORDED, None)
-    del node.input[:]
-    node.input.extend(edit.data_inputs(original))
-    return node
-
-
-def _elements(const: NodeDef) -> int:
-    count = 1
-    for dim in const.attr["value"].tensor.tensor_shape.dim:
-        count *= dim.size
-    return count
-
-
-def _custom_op_tensors(model: Model, scope: Scope, unknown: dict[str, NodeDef]) -> Iterator[tuple[str, DataType]]:
-    """Tensors that ops unknown to TensorFlow make and something uses, each with its dtype."""
-    for node in scope.nodes:
-        definition = None if node.name in unknown else ops.op_def(node.op, model)
-        refs = edit.data_inputs(node)
-        slots = [s.dtype for s in ops.input_slots(node, definition)] if definition else [DT_INVALID] * len(refs)
-        for ref, dtype in zip(refs, slots, strict=False):
-            if dtype and edit.producer_of(ref) in unknown:
-                yield edit.canonical_ref(ref, scope), dtype
-    if scope.function is not None:
-        for result in scope.function.signature.output_arg:
-            ref = scope.function.ret[result.name]
-            if edit.producer_of(ref) in unknown:
-                yield ref, result.type
+        return f"{{{{node {producer_of(ref)}}}}}"

@@ -8,16 +8,17 @@ function is imported once for each combination of argument shapes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from converter.analysis import tpu
-from converter.analysis.shape_graph import Argument, FunctionShapes, Handle, Known, OpError, ShapeGraph, shape_of
+from converter.analysis.arguments import Argument, Handle, Known, filled, join, shape_of
+from converter.analysis.shape_graph import FunctionShapes, OpError, ShapeGraph
 from converter.errors import ConversionError
-from converter.graph import calls, edit, ops, shapes
-from converter.graph.model import MAIN_GRAPH, Model, Scope
+from converter.graph import calls, ops, outside, refs, shapes
+from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_INT64, NodeDef
+from converter.graph.scope_index import ScopeIndex
 from converter.graph.shapes import Shape
 
 
@@ -46,7 +47,7 @@ class Inference:
 
     def infer(self, function_name: str, arguments: Sequence[Argument] | None = None) -> FunctionShapes:
         """As the function `infer`; an argument may be a `Handle`, too."""
-        scope = self._model.main_scope() if function_name == MAIN_GRAPH else self._model.scope(function_name)
+        scope = self._model.scope(function_name)
         if arguments is None and scope.function is not None:
             arguments = shapes.declared_shapes(scope.function)
         captured = self._captured(function_name)
@@ -59,7 +60,7 @@ class Inference:
     def _captured(self, function_name: str) -> dict[int, Handle]:
         """Arguments of a function that are variables of the object graph: older exporters tell of them there only."""
         nodes = self._model.object_graph.nodes
-        captured = {i: nodes[node_id] for i, node_id in self._model.captures_of(function_name).items()}
+        captured = {i: nodes[node_id] for i, node_id in outside.captures_of(self._model, function_name).items()}
         return {
             i: Handle(saved.variable.dtype, shapes.from_proto(saved.variable.shape))
             for i, saved in captured.items()
@@ -138,13 +139,13 @@ class Inference:
 
     def _results(self, node: NodeDef, known: FunctionShapes) -> list[Argument] | None:
         """Shapes of what a call, branch or loop returns for the inputs that it has; None if nothing can be said."""
-        given = [known.passed(ref) for ref in edit.data_inputs(node)]
+        given = [known.passed(ref) for ref in refs.data_inputs(node)]
         called = calls.called_functions(node, self._model)
         if node.op in ops.LOOPS:
             return self._loop(node.attr["body"].func.name, given)
         if node.op in ops.BRANCHES:
             branches = [self._function(name, given[1:]) for name in called]
-            return [_join(each) for each in zip(*branches, strict=True)] if all(branches) else None
+            return [join(each) for each in zip(*branches, strict=True)] if all(branches) else None
         if node.op == tpu.TPU_CALL:
             given = given[:-1]  # the TPU ordinal
         return self._returned(called[0], given)
@@ -157,7 +158,7 @@ class Inference:
                 return None
             pairs = list(zip(variables, results, strict=True))
             # A list that was made without knowing its elements holds what the body puts into it.
-            joined = [_filled(*pair) if first else _join(pair) for pair in pairs]
+            joined = [filled(*pair) if first else join(pair) for pair in pairs]
             if joined == variables:
                 return variables
             variables, first = joined, False
@@ -179,36 +180,17 @@ class Inference:
         return [inside.returned(i) for i in range(len(function.signature.output_arg))]
 
 
-def _join(found: Sequence[Argument]) -> Argument:
-    """What these have in common."""
-    if len(set(found)) == 1:
-        return found[0]
-    handles = [each for each in found if isinstance(each, Handle)]
-    if len(handles) == len(found) and len({each.dtype for each in handles}) == 1:
-        lengths = {each.length for each in handles}
-        length = lengths.pop() if len(lengths) == 1 else None
-        return Handle(handles[0].dtype, shapes.join([each.shape for each in handles]), length)
-    return shapes.join([shape_of(each) for each in found])
-
-
-def _filled(before: Argument, after: Argument) -> Argument:
-    """A variable of a loop after its first turn."""
-    if isinstance(before, Handle) and isinstance(after, Handle) and shapes.fits(after.shape, before.shape):
-        return replace(after, length=after.length if after.length == before.length else None)
-    return _join((before, after))
-
-
 def _portions(scope: Scope, is_apart: Callable[[NodeDef], bool]) -> tuple[list[list[NodeDef]], list[NodeDef]]:
     """The nodes of a scope so that each node comes after the portion that holds the last on which it depends of those
     that are added apart, as calls are.
 
     Apart, the nodes of loops of the main graph (NextIteration), which are rings, and what depends on those.
     """
-    ordered, ring = edit.in_order(scope)
+    ordered, ring = ScopeIndex(scope).in_order()
     after: dict[str, int] = {}
     portions: list[list[NodeDef]] = [[]]
     for node in ordered:
-        number = max((after.get(edit.producer_of(ref), 0) for ref in edit.data_inputs(node)), default=0)
+        number = max((after.get(refs.producer_of(ref), 0) for ref in refs.data_inputs(node)), default=0)
         after[node.name] = number + is_apart(node)
         if number == len(portions):
             portions.append([])

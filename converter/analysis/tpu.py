@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from converter.graph import calls, edit, ops
+from converter.graph import calls, ops
 from converter.graph.model import Model, Scope
+from converter.graph.nodes import nodes_where
 from converter.graph.protos import FunctionDef, NodeDef
 
 TPU_CALL = "TPUPartitionedCall"
@@ -32,7 +33,7 @@ def tpu_computations(model: Model) -> list[TpuComputation]:
     """Every TPUPartitionedCall of the model whose function exists, whoever put it there."""
     return [
         TpuComputation(scope, node, model.functions[node.attr["f"].func.name])
-        for scope, node in edit.nodes_where(model, lambda n: bool(n.op == TPU_CALL))
+        for scope, node in nodes_where(model, lambda n: bool(n.op == TPU_CALL))
         if node.attr["f"].func.name in model.functions
     ]
 
@@ -50,7 +51,7 @@ def is_boundary(node: NodeDef) -> bool:
 def tpu_scopes(model: Model) -> list[str]:
     """Names of the functions that run on the TPU: those that TPU calls run and all that these reach."""
     roots = dict.fromkeys(c.function.signature.name for c in tpu_computations(model))
-    return calls.reachable(calls.call_graph(model), roots)
+    return calls.call_graph(model).reachable(roots)
 
 
 def is_tpu_stub(model: Model, name: str) -> bool:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from converter.analysis.arguments import Argument, Handle, Known
 from converter.analysis.call_tree import Arguments, CallTree, Split
 from converter.analysis.op_work import TensorInfo, Work, op_work
-from converter.analysis.shape_graph import Argument, FunctionShapes, Handle, Known
+from converter.analysis.shape_graph import FunctionShapes
 from converter.analysis.shape_inference import Inference, ShapeInferenceError
-from converter.graph import calls, edit, ops, shapes
+from converter.graph import calls, ops, refs, shapes
 from converter.graph.model import Model, Scope
 from converter.graph.protos import NodeDef
 
@@ -46,7 +47,7 @@ class _Works(CallTree[Work]):
         definition = ops.op_def(node.op, self._model)
         if definition is None:
             return Work()
-        inputs = zip(ops.input_slots(node, definition), edit.data_inputs(node), strict=True)
+        inputs = zip(ops.input_slots(node, definition), refs.data_inputs(node), strict=True)
         outputs = enumerate(ops.output_slots(node, definition))
         taken = [_info(slot, ref, known) for slot, ref in inputs]
         given = [_info(s, scope.ref(node.name, s.arg, s.index, i), known) for i, s in outputs]
@@ -56,7 +57,7 @@ class _Works(CallTree[Work]):
         return _of_one_row(shapes.declared_shapes(self._model.functions[function]))
 
     def passed(self, node: NodeDef, called: Sequence[str], known: FunctionShapes | None) -> list[Arguments]:
-        given = [known.passed(ref) if known else None for ref in edit.data_inputs(node)]
+        given = [known.passed(ref) if known else None for ref in refs.data_inputs(node)]
         first, passed = calls.passes_to(node, self._model) or (0, [])
         ends = [first + len(self._model.functions[name].signature.input_arg) for name in called]
         # What calls in a way of its own (a map over a data set, say) tells nothing of the arguments.

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from converter.graph import edit, ops
+from converter.graph import ops, refs
 from converter.graph.kernels import has_cpu_kernel
 from converter.graph.model import Model, Scope
+from converter.graph.nodes import UniqueNames, add_cast, rewire
 from converter.graph.protos import DT_BFLOAT16, DT_FLOAT, DT_RESOURCE, DT_VARIANT, NodeDef, OpDef
 
 _FLOAT, _BFLOAT16 = DT_FLOAT, DT_BFLOAT16
@@ -27,7 +28,7 @@ def compute_in_float32(model: Model, functions: Iterable[str]) -> int:
     """Rewrites these functions of `model` in place; returns the number of nodes that now compute in float32."""
     count = 0
     for scope in map(model.scope, functions):
-        names: edit.UniqueNames | None = None
+        names: UniqueNames | None = None
         renamed: dict[str, str] = {}
         rounding: set[str] = set()
         for node in list(scope.nodes):
@@ -35,17 +36,17 @@ def compute_in_float32(model: Model, functions: Iterable[str]) -> int:
             definition = ops.op_def(node.op, model) if attrs else None
             if definition is None or not _needs_float32(node, attrs, definition):
                 continue
-            names = names or edit.UniqueNames(scope)
+            names = names or UniqueNames(scope)
             outputs = ops.output_slots(node, definition)
             _widen(scope, node, attrs, definition, names)
             for i, slot in enumerate(outputs):
                 if slot.dtype == _BFLOAT16:
                     ref = scope.ref(node.name, slot.arg, slot.index, i)
-                    rounded = edit.add_cast(scope, names(f"{node.name}/bfloat16"), ref, _FLOAT, _BFLOAT16)
-                    renamed[edit.canonical_ref(ref, scope)] = rounded
-                    rounding.add(edit.producer_of(rounded))
+                    rounded = add_cast(scope, names(f"{node.name}/bfloat16"), ref, _FLOAT, _BFLOAT16)
+                    renamed[refs.canonical_ref(ref, scope)] = rounded
+                    rounding.add(refs.producer_of(rounded))
             count += 1
-        edit.rewire(scope, renamed, except_nodes=rounding)
+        rewire(scope, renamed, except_nodes=rounding)
     return count
 
 
@@ -62,10 +63,10 @@ def _needs_float32(node: NodeDef, attrs: list[str], definition: OpDef) -> bool:
     return not has_cpu_kernel(node.op, attrs, "bfloat16") and has_cpu_kernel(node.op, attrs, "float32")
 
 
-def _widen(scope: Scope, node: NodeDef, attrs: list[str], definition: OpDef, names: edit.UniqueNames) -> None:
+def _widen(scope: Scope, node: NodeDef, attrs: list[str], definition: OpDef, names: UniqueNames) -> None:
     taken = ops.input_slots(node, definition)
     for attr in attrs:
         node.attr[attr].type = _FLOAT
-    for position, (slot, ref) in enumerate(zip(taken, edit.data_inputs(node), strict=True)):
+    for position, (slot, ref) in enumerate(zip(taken, refs.data_inputs(node), strict=True)):
         if slot.dtype == _BFLOAT16:
-            node.input[position] = edit.add_cast(scope, names(f"{node.name}/float32"), ref, _BFLOAT16, _FLOAT)
+            node.input[position] = add_cast(scope, names(f"{node.name}/float32"), ref, _BFLOAT16, _FLOAT)

@@ -8,8 +8,9 @@ import numpy as np
 
 from converter.analysis import tpu
 from converter.errors import ConversionError
-from converter.graph import edit, ops
+from converter.graph import ops, refs
 from converter.graph.model import Model, Scope
+from converter.graph.nodes import const_node, rewire
 from converter.graph.protos import NodeDef
 from converter.proofs.bfloat16_on_cpu import compute_in_float32
 from converter.saved_model.reader import read_model
@@ -67,7 +68,7 @@ def make_cpu_twin(model: Model) -> bool:
                 old = f"{node.name}:{_REPLACED_OUTPUT[node.op]}:0"
                 renamed[old] = f"{node.name}:output:0"
             changed |= _replace(node, scope)
-        edit.rewire(scope, renamed)
+        rewire(scope, renamed)
         if scope.function is not None:
             present = set(scope.function.control_ret.values())
             for name in (n for n in stateful if n not in present):
@@ -87,7 +88,7 @@ def _replace(node: NodeDef, scope: Scope) -> bool:
         del node.attr[attr]
     if node.op == tpu.TPU_CALL:
         node.op = "StatefulPartitionedCall"
-        ordinal = edit.data_inputs(node)[-1]
+        ordinal = refs.data_inputs(node)[-1]
         position = max(i for i, ref in enumerate(node.input) if ref == ordinal)
         del node.input[position]
         node.attr.pop("autotuner_thresh", None)
@@ -102,8 +103,8 @@ def _replace(node: NodeDef, scope: Scope) -> bool:
         node.attr.clear()
     elif node.op in ("TPUCompilationResult", "TPUOrdinalSelector"):
         value = b"" if node.op == "TPUCompilationResult" else np.int32(0)
-        control = [ref for ref in node.input if edit.is_control(ref)]
-        node.CopyFrom(edit.const_node(node.name, value))
+        control = refs.control_inputs(node)
+        node.CopyFrom(const_node(node.name, value))
         node.input.extend(control)
     else:
         return bool(marked)

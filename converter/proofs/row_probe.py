@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from converter.analysis import tpu
 from converter.errors import ConversionError
-from converter.graph import calls
+from converter.graph import calls, outside
 from converter.graph.model import Model
 from converter.graph.protos import NodeDef
 from converter.graph.tensors import Array
@@ -63,9 +63,9 @@ class _Seen:
 
 def batching_ops(model: Model, key: str) -> list[NodeDef]:
     """The batching ops that signature `key` reaches."""
-    function = model.signature_function(key)
+    function = outside.signature_function(model, key)
     if function in model.functions:
-        scopes = [model.scope(name) for name in calls.reachable(calls.call_graph(model), [str(function)])]
+        scopes = [model.scope(name) for name in calls.call_graph(model).reachable([str(function)])]
     else:
         scopes = list(model.scopes())
     return [node for scope in scopes for node in scope.nodes if node.op == tpu.BATCH_CALL]
@@ -84,7 +84,7 @@ def let_requests_meet(model: Model) -> None:
 
 def is_batched_whole(model: Model, key: str) -> bool:
     """Whether signature `key` is a chain of single calls that ends in a batching op: nothing is computed beside it."""
-    name = model.signature_function(key)
+    name = outside.signature_function(model, key)
     seen: set[str] = set()
     while name in model.functions and name not in seen:
         seen.add(str(name))

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from converter.errors import ConversionError, nearest
-from converter.graph import edit
 from converter.graph.model import Model
+from converter.graph.nodes import nodes_where
 from converter.graph.op_libraries import expect_registered_ops, import_op_libraries
 from converter.graph.protos import DT_BFLOAT16
 from converter.graph.tensors import Array
@@ -251,6 +251,4 @@ class _Pair:
 
 
 def _computes_in_bfloat16(model: Model) -> bool:
-    return bool(
-        edit.nodes_where(model, lambda n: any(v.type == DT_BFLOAT16 for v in n.attr.values() if v.HasField("type")))
-    )
+    return bool(nodes_where(model, lambda n: any(v.type == DT_BFLOAT16 for v in n.attr.values() if v.HasField("type"))))

@@ -4,7 +4,7 @@ import pytest
 from tensorflow.core.framework import types_pb2
 
 from converter.analysis.op_work import TensorInfo, Work, op_work
-from converter.graph.edit import make_node
+from converter.graph.nodes import make_node
 from converter.graph.shapes import Shape
 
 FLOAT, BFLOAT16, INT, STRING = types_pb2.DT_FLOAT, types_pb2.DT_BFLOAT16, types_pb2.DT_INT32, types_pb2.DT_STRING

@@ -7,6 +7,7 @@ import pytest
 
 from converter.analysis.shape_inference import ShapeInferenceError, infer
 from converter.errors import ConversionError
+from converter.graph import outside
 from converter.graph.model import MAIN_GRAPH
 from converter.graph.shapes import Shape, from_proto
 from converter.saved_model.reader import read_model
@@ -135,7 +136,7 @@ def test_what_a_loop_and_both_branches_keep_is_known() -> None:
 def test_inferred_shapes_agree_with_those_that_the_exporter_recorded(name: str, testdata: Any) -> None:
     model = read_model(testdata(name))
     for key in model.signatures:
-        function_name = model.signature_function(key)
+        function_name = outside.signature_function(model, key)
         assert function_name is not None
         recorded = {k: from_proto(o.tensor_shape) for k, o in model.signatures[key].outputs.items()}
         found = infer(model, function_name)

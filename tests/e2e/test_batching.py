@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from converter import ConversionReport, convert, write_cpu_twin
-from converter.graph import calls, edit
+from converter.graph import calls, refs
+from converter.graph.nodes import make_node
 from converter.saved_model.reader import read_model
 from testdata.make_testdata import MODELS
 from tests.oracle import LOADERS, LoadedModel, Loader, assert_same, open_model
@@ -149,9 +150,9 @@ def call_the_tpu_in_place(converted: Path) -> None:
     for scope in model.scopes():
         for node in list(scope.nodes):
             if scope.name != stub and calls.called_functions(node, model) == [stub]:
-                scope.nodes.append(edit.make_node("core", "TPUOrdinalSelector"))
-                inputs = [*edit.data_inputs(node), "core:device_ordinals:0"]
-                node.CopyFrom(edit.make_node(node.name, tpu_call.op, inputs, **dict(tpu_call.attr)))
+                scope.nodes.append(make_node("core", "TPUOrdinalSelector"))
+                inputs = [*refs.data_inputs(node), "core:device_ordinals:0"]
+                node.CopyFrom(make_node(node.name, tpu_call.op, inputs, **dict(tpu_call.attr)))
     (converted / "saved_model.pb").write_bytes(model.saved_model.SerializeToString(deterministic=True))
 
 

@@ -15,7 +15,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
 from converter import convert, write_cpu_twin
-from converter.graph import calls, edit
+from converter.graph import calls, refs
+from converter.graph.functions import clone_function
+from converter.graph.nodes import make_node
 from converter.saved_model.reader import read_model
 from tests.oracle import LOADERS, Loader, _without_meta_optimizer, assert_same, open_model
 
@@ -194,10 +196,10 @@ def call_the_tpu_in_place(converted: Path) -> None:
     tpu_call = next(n for n in model.functions[stub].node_def if n.op == "TPUPartitionedCall")
     for scope in model.scopes():
         for node in [n for n in scope.nodes if calls.called_functions(n, model) == [stub]]:
-            own = edit.clone_function(model, tpu_call.attr["f"].func.name, "own")
-            scope.nodes.append(edit.make_node("core", "TPUOrdinalSelector"))
-            inputs = [*edit.data_inputs(node), "core:device_ordinals:0"]
-            node.CopyFrom(edit.make_node(node.name, tpu_call.op, inputs, **dict(tpu_call.attr)))
+            own = clone_function(model, tpu_call.attr["f"].func.name, "own")
+            scope.nodes.append(make_node("core", "TPUOrdinalSelector"))
+            inputs = [*refs.data_inputs(node), "core:device_ordinals:0"]
+            node.CopyFrom(make_node(node.name, tpu_call.op, inputs, **dict(tpu_call.attr)))
             node.attr["f"].func.name = own.signature.name
     (converted / "saved_model.pb").write_bytes(model.saved_model.SerializeToString(deterministic=True))
 

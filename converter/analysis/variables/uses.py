@@ -56,7 +56,7 @@ class Served:
         nodes = calls.served_nodes(model)
         self._nodes = {n.name for n in nodes}
         called = [f for node in nodes for f in calls.called_functions(node, model)]
-        self._functions = set(calls.reachable(calls.call_graph(model), called))
+        self._functions = set(calls.call_graph(model).reachable(called))
 
     def reaches(self, scope: Scope, node: NodeDef) -> bool:
         return node.name in self._nodes if scope.function is None else scope.name in self._functions

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from converter.graph import edit
+from converter.graph.nodes import int_list_attr, plain_attr
 from converter.graph.protos import NodeDef
 from converter.options.parse import BatchOptions
 
@@ -84,7 +84,7 @@ def write_attributes(node: NodeDef, values: Mapping[str, Value]) -> None:
         if key not in _REQUIRED and value == default[key]:
             node.attr.pop(key, None)
         else:
-            attr = edit.int_list_attr(value) if isinstance(value, tuple) else edit.plain_attr(value)
+            attr = int_list_attr(value) if isinstance(value, tuple) else plain_attr(value)
             node.attr[key].CopyFrom(attr)
 
 

@@ -6,9 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 
 from converter.analysis import tpu
-from converter.graph import calls, edit
-from converter.graph.edit import make_node
+from converter.graph import calls, refs
+from converter.graph.functions import function_name, outline, replace_body
 from converter.graph.model import Model, Scope
+from converter.graph.nodes import UniqueNames, make_node, rewire
 from converter.graph.protos import FunctionDef, NodeDef
 from converter.options.parse import BatchOptions
 from converter.passes.batching.attributes import changes_text, read_attributes, write_attributes
@@ -80,16 +81,14 @@ class Batch(Pass[BatchPlan]):
 
 def _batch_function(model: Model, target: Target) -> NodeDef:
     """Rule 1: X becomes one BatchFunction call of its old body."""
-    inner, call = edit.outline(model, target.function, "batched")
+    inner, call = outline(model, target.function, "batched")
     outer = model.functions[target.function]
     order = argument_order(target.inputs, len(call.input))
     permute_arguments(inner, order)
     free_batch_dimension(inner, len(target.inputs))
-    node = batch_node(
-        edit.UniqueNames(Scope.of(outer))(tpu.BATCH_CALL), call, inner, target, f"batch_{target.function}"
-    )
+    node = batch_node(UniqueNames(Scope.of(outer))(tpu.BATCH_CALL), call, inner, target, f"batch_{target.function}")
     results = {r.name: f"{node.name}:out_tensors:{i}" for i, r in enumerate(outer.signature.output_arg)}
-    edit.replace_body(outer, [node], results)
+    replace_body(outer, [node], results)
     # Inlined, the node would have another name in every caller, and for the adaptive scheduler that is another queue.
     outer.attr["_noinline"].b = True
     return outer.node_def[0]
@@ -105,14 +104,14 @@ def _batch_call(model: Model, target: Target, site: Site, shared: dict[int, str]
         _, ordinal = site.ordinal.find(model)
         shared[site.group] = _call_alone(model, target, call, ordinal).signature.name
     inner = model.functions[shared[site.group]]
-    control = [ref for ref in call.input if edit.is_control(ref)]
+    control = refs.control_inputs(call)
     node = batch_node(call.name, call, inner, target, f"batch_{inner.signature.name}")
     node.input.extend(control)
     # The node keeps its name, which control outputs, signatures and captured tensors may refer to.
     call.CopyFrom(node)
     if scope.function is not None:
         count = len(node.attr["Tout"].list.type)
-        edit.rewire(scope, {f"{node.name}:output:{i}": f"{node.name}:out_tensors:{i}" for i in range(count)})
+        rewire(scope, {f"{node.name}:output:{i}": f"{node.name}:out_tensors:{i}" for i in range(count)})
     return call
 
 
@@ -120,7 +119,7 @@ def _call_alone(model: Model, target: Target, call: NodeDef, ordinal: NodeDef) -
     """Adds the function that holds nothing but this TPU call, its arguments in the batching op's order."""
     callee = model.functions[target.function]
     function = FunctionDef()
-    function.signature.name = edit.function_name(model, target.function, "batched")
+    function.signature.name = function_name(model, target.function, "batched")
     function.signature.is_stateful = True
     names = [f"argument_{i}" for i in range(len(callee.signature.input_arg))]
     for name, argument in zip(names, callee.signature.input_arg, strict=True):
@@ -132,7 +131,7 @@ def _call_alone(model: Model, target: Target, call: NodeDef, ordinal: NodeDef) -
     output = "device_ordinals" if ordinal.op == "TPUOrdinalSelector" else "output"
     alone = make_node(tpu.TPU_CALL, call.op, [*names, f"{core.name}:{output}:0"], **dict(call.attr))
     results = {r.name: f"{alone.name}:output:{i}" for i, r in enumerate(function.signature.output_arg)}
-    edit.replace_body(function, [core, alone], results)
+    replace_body(function, [core, alone], results)
     permute_arguments(function, argument_order(target.inputs, len(names)))
     return model.add_function(function)
 

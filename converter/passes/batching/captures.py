@@ -14,9 +14,11 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from converter.graph import calls, edit, ops
+from converter.graph import calls, ops, outside
 from converter.graph.model import Model, Scope
 from converter.graph.protos import NodeDef
+from converter.graph.refs import canonical_ref, data_inputs, split_ref
+from converter.graph.scope_index import ScopeIndex
 
 # Resources without inputs: of one container and name, all of them are the same object.
 _RESOURCE_SOURCES = ("VarHandleOp", "HashTableV2", "MutableHashTableV2", "MutableDenseHashTableV2", "LookupTableImport")
@@ -75,7 +77,7 @@ class Captures:
             requested = name in unknown or (name in self.model.object_graph.concrete_functions and name not in fed)
             arguments: list[Origins] = [None if requested else _NOTHING] * len(function.signature.input_arg)
             if name not in unknown:
-                for i, bound in self.model.captures_of(name).items():
+                for i, bound in outside.captures_of(self.model, name).items():
                     arguments[i] = frozenset({(_OBJECT, self._number(_OBJECT, bound))})
             self._arguments[name] = arguments
         # While the sweep lasts, a world that is missing somewhere may be on its way.
@@ -111,7 +113,7 @@ class Captures:
                 fed = tuple(name for name in called if name in passed)
                 if not fed:
                     continue
-                self._feeds.setdefault(scope.name, []).append(_Feed(tuple(edit.data_inputs(node)[first:]), fed))
+                self._feeds.setdefault(scope.name, []).append(_Feed(tuple(data_inputs(node)[first:]), fed))
                 if node.op in ops.LOOPS:
                     # What the body returns is what the loop's functions are given next.
                     body = self.model.functions[node.attr["body"].func.name]
@@ -122,7 +124,7 @@ class Captures:
     def _sweep(self, missing: Origins) -> None:
         """Follows what the scopes hand on until nothing changes."""
         scopes = {scope.name: scope for scope in self.model.scopes()}
-        order = calls.reachable(calls.call_graph(self.model), scopes)
+        order = calls.call_graph(self.model).reachable(scopes)
         pending = OrderedDict.fromkeys(name for name in order if name in self._feeds)
         while pending:
             name, _ = pending.popitem(last=False)
@@ -145,7 +147,7 @@ class Captures:
         """Finds what the nodes of a scope are, given its arguments; a pure function of parts in different worlds is
         `missing`."""
         if scope.name not in self._steps:
-            self._steps[scope.name] = {node.name: self._step(scope, node) for node in edit.in_order(scope)[0]}
+            self._steps[scope.name] = {node.name: self._step(scope, node) for node in ScopeIndex(scope).in_order()[0]}
         found = self._found[scope.name] = {}
         if scope.function is not None:
             names = (argument.name for argument in scope.function.signature.input_arg)
@@ -158,7 +160,7 @@ class Captures:
             found[name] = self._combined(step.recipe, parts, missing) if step.recipe else parts[0]
 
     def _tensor(self, scope: Scope, ref: str) -> Origins:
-        name, _, output = edit.canonical_ref(ref, scope).partition(":")
+        name, output = split_ref(canonical_ref(ref, scope))
         # What is in a ring of nodes, as TensorFlow 1 makes loops, is not found.
         origins = self._found[scope.name].get(name)
         step = self._steps[scope.name].get(name)
@@ -174,7 +176,7 @@ class Captures:
             name = node.attr["shared_name"].s if "shared_name" in node.attr else b""
             container = node.attr["container"].s if "container" in node.attr else b""
             return _Step(made=frozenset({(_MAIN, self._number(node.op, container, name or node.name.encode()))}))
-        inputs = tuple(edit.data_inputs(node))
+        inputs = tuple(data_inputs(node))
         if node.op in ("Identity", "ReadVariableOp"):
             return _Step(inputs[:1])
         definition = ops.op_def(node.op, self.model)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from converter.analysis.shape_inference import infer
-from converter.graph import calls, edit, shapes
+from converter.graph import calls, refs, shapes
 from converter.graph.model import Model
 from converter.graph.shapes import Shape
 from converter.passes.batching.attributes import Attributes
@@ -63,7 +63,7 @@ def target_component(model: Model, target: Target) -> Component:
         # A TPU call that somebody else built often records no shapes; what feeds it may be known.
         around = infer(model, target.scope)
         _, call = target.site.call.find(model)
-        fed = [around.of(ref) for ref in edit.data_inputs(call)[:-1]]
+        fed = [around.of(ref) for ref in refs.data_inputs(call)[:-1]]
         declared = [f if d is None else d for d, f in zip(declared, fed, strict=True)]
     return _component(model, target.function, target.inputs, declared, target.attributes)
 
@@ -96,7 +96,7 @@ def _signature_outputs(model: Model, function: str) -> dict[int, str]:
     found = {}
     for signature in model.signatures.values():
         for key, output in signature.outputs.items():
-            node, _, number = output.name.partition(":")
+            node = refs.producer_of(output.name)
             if node in callers:
-                found[int(number or 0)] = key
+                found[refs.output_number(output.name)] = key
     return found

@@ -64,7 +64,7 @@ def _refuse_nested(survey: Survey, targets: Sequence[Target], updates: Sequence[
     components = {**{t.function: t.name for t in targets}, **updated}
     for function, name in components.items():
         this = f'"{name}" ({function})'
-        inside = survey.reached(survey.graph[function])
+        inside = survey.reached(survey.graph.callees[function])
         for other, other_name in components.items():
             if other in inside and other != function:
                 raise _nested(this, f'"{other_name}" ({other})')

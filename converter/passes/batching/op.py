@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from converter.analysis import tpu
-from converter.graph import edit
-from converter.graph.edit import make_node, type_list_attr
+from converter.graph import refs
+from converter.graph.nodes import func_attr, make_node, type_list_attr
 from converter.graph.protos import DT_RESOURCE, DT_VARIANT, FunctionDef, NodeDef, TensorShapeProto
 from converter.passes.batching.attributes import write_attributes
 from converter.passes.batching.targets import Target
@@ -50,7 +50,7 @@ def argument_order(inputs: Sequence[int], count: int) -> list[int]:
 
 def batch_node(name: str, call: NodeDef, inner: FunctionDef, target: Target, queue: str) -> NodeDef:
     """The BatchFunction that takes the place of `call` (its inputs may end in a TPU ordinal)."""
-    given = edit.data_inputs(call)[: len(inner.signature.input_arg)]
+    given = refs.data_inputs(call)[: len(inner.signature.input_arg)]
     types = [a.type for a in inner.signature.input_arg]
     count = len(target.inputs)
     kept = {k: call.attr[k] for k in ("_output_shapes", "Tout") if k in call.attr}
@@ -58,7 +58,7 @@ def batch_node(name: str, call: NodeDef, inner: FunctionDef, target: Target, que
         name,
         tpu.BATCH_CALL,
         [given[i] for i in argument_order(target.inputs, len(given))],
-        f=edit.func_attr(inner.signature.name),
+        f=func_attr(inner.signature.name),
         Tin=type_list_attr(types[:count]),
         Tcaptured=type_list_attr(types[count:]),
         shared_name=queue,

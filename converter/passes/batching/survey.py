@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from converter.analysis import tpu
-from converter.graph import calls, edit
+from converter.graph import calls
 from converter.graph.model import Model, Scope
+from converter.graph.nodes import nodes_where
 from converter.graph.protos import NodeDef
 from converter.passes.batching.captures import Captures
 
@@ -27,7 +28,7 @@ class Survey:
 
     model: Model
     captures: Captures
-    graph: dict[str, list[str]]
+    graph: calls.CallGraph
     batching: tuple[tuple[Scope, NodeDef], ...]
     computations: tuple[tpu.TpuComputation, ...]
 
@@ -37,13 +38,13 @@ class Survey:
             model,
             Captures(model),
             calls.call_graph(model),
-            tuple(edit.nodes_where(model, lambda n: bool(n.op == tpu.BATCH_CALL))),
+            tuple(nodes_where(model, lambda n: bool(n.op == tpu.BATCH_CALL))),
             tuple(tpu.tpu_computations(model)),
         )
 
     def reached(self, roots: Iterable[str]) -> list[str]:
         """Functions that calls lead to from `roots`, roots included."""
-        return calls.reachable(self.graph, roots)
+        return self.graph.reachable(roots)
 
     def request_inputs(self, function: str) -> tuple[int, ...]:
         """Indices of a function's arguments that are not captures."""

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from converter.analysis import tpu
-from converter.graph import calls, edit, outside
+from converter.graph import calls, outside
 from converter.graph.model import MAIN_GRAPH, Model, Scope
 from converter.graph.protos import NodeDef
+from converter.graph.refs import control_inputs, data_inputs, producer_of
 from converter.options.parse import BatchOptions
 from converter.passes.batching.attributes import Attributes
 from converter.passes.batching.captures import Origin, is_one
@@ -90,12 +91,12 @@ def tpu_targets(
 def _reached(survey: Survey, scope_name: str, batches: _Batches) -> bool:
     """Whether a way from the signatures to this scope is not through a batch."""
     model = survey.model
-    signatures = [model.signature_function(key) for key in model.signatures]
+    signatures = [outside.signature_function(model, key) for key in model.signatures]
     roots = [MAIN_GRAPH, *(s for s in signatures if s is not None)]
     if scope_name not in survey.reached(roots):
         # No signature needs it: what counts is who can call it from Python.
         roots = list(model.object_graph.concrete_functions)
-    return scope_name in calls.reachable(batches.direct, [r for r in roots if r not in batches.planned])
+    return scope_name in calls.CallGraph(batches.direct).reachable([r for r in roots if r not in batches.planned])
 
 
 def _is_stub(scope: Scope) -> bool:
@@ -135,7 +136,7 @@ def _call_in_place(
 ) -> Target | str:
     """A TPU call among other nodes, or one of several of its function; or the reason why it is not batched."""
     scope, call, function = computation.scope, computation.call, computation.function
-    given = edit.data_inputs(call)[:-1]
+    given = data_inputs(call)[:-1]
     inputs = tuple(i for i, ref in enumerate(given) if not survey.captures.tensor(scope, ref))
     captured = [survey.captures.tensor_origins(scope, ref) for i, ref in enumerate(given) if i not in inputs]
     ordinal = _ordinal_producer(scope, call)
@@ -158,7 +159,7 @@ def _call_in_place(
 
 def _ordinal_producer(scope: Scope, call: NodeDef) -> NodeDef | None:
     """The node that gives a TPU call its core, if it is one that may be copied next to the call."""
-    producer = edit.producer_of(edit.data_inputs(call)[-1])
+    producer = producer_of(data_inputs(call)[-1])
     node = next((n for n in scope.nodes if n.name == producer), None)
     return node if node is not None and node.op in ("TPUOrdinalSelector", "Const") else None
 
@@ -185,13 +186,13 @@ def _needed(model: Model, scope: Scope, in_place: Collection[Place]) -> set[str]
     named from outside."""
     refs: list[str] = []
     for node in scope.nodes:
-        data = edit.data_inputs(node)
-        refs += [ref for ref in node.input if edit.is_control(ref)]
+        data = data_inputs(node)
+        refs += control_inputs(node)
         refs += data[:-1] if Place(scope.name, node.name) in in_place else data
     if scope.function is not None:
         refs += [*scope.function.ret.values(), *scope.function.control_ret.values()]
     refs += [name for named_in, name in outside.names(model) if named_in == scope.name]
-    return {edit.producer_of(ref) for ref in refs}
+    return {producer_of(ref) for ref in refs}
 
 
 # --- report -----------------------------------------------------------------------------------------------------
@@ -199,6 +200,6 @@ def _needed(model: Model, scope: Scope, in_place: Collection[Place]) -> set[str]
 
 def batched_within(model: Model, functions: Iterable[str]) -> tuple[str, ...]:
     """Names of the TPU functions that run in these functions or in what they call."""
-    inside = set(calls.reachable(calls.call_graph(model), functions))
+    inside = set(calls.call_graph(model).reachable(functions))
     found = (tpu.display_name(model, c) for c in tpu.tpu_computations(model) if c.scope.name in inside)
     return tuple(dict.fromkeys(found))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from converter.analysis import tpu
-from converter.graph import edit, outside, shapes
-from converter.graph.edit import shape_list_attr, type_list_attr
+from converter.graph import outside, shapes
 from converter.graph.model import Model
+from converter.graph.nodes import add_cast, shape_list_attr, type_list_attr
 from converter.graph.protos import (
     DT_BFLOAT16,
     DT_FLOAT,
@@ -20,6 +20,7 @@ from converter.graph.protos import (
     NodeDef,
     TensorProto,
 )
+from converter.graph.scope_index import ScopeIndex
 from converter.graph.shapes import RECORDED
 from converter.passes.bfloat16 import constants
 from converter.passes.bfloat16.edits import Edits, NewCast, Retyped
@@ -92,7 +93,7 @@ class _Writer:
 
     def _node(self, scope: str, name: str) -> NodeDef:
         if scope not in self._nodes:
-            self._nodes[scope] = {n.name: n for n in self._model.scope(scope).nodes}
+            self._nodes[scope] = ScopeIndex(self._model.scope(scope)).nodes
         return self._nodes[scope][name]
 
     def _values(self, keys: Iterable[NodeKey]) -> list[TensorProto]:
@@ -117,7 +118,7 @@ class _Writer:
         if around.shapes:
             attrs[RECORDED] = shape_list_attr(map(shapes.to_proto, around.shapes))
         scope = self._model.scope(cast.scope)
-        edit.add_cast(scope, cast.name, cast.ref, cast.source, cast.target, around.device, **attrs)
+        add_cast(scope, cast.name, cast.ref, cast.source, cast.target, around.device, **attrs)
 
 
 def _retype_end(function: FunctionDef, attr: str, index: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from converter.graph import calls, edit
+from converter.graph import calls
+from converter.graph.functions import copy_function, function_name
 from converter.graph.model import Model
 from converter.passes.bfloat16.places import NodeKey
 from converter.passes.bfloat16.region import Region, is_entry
@@ -27,7 +28,7 @@ class Copies:
 
     def make(self, model: Model) -> None:
         for original, copy in self.names:
-            edit.copy_function(model, original, copy)
+            copy_function(model, original, copy)
         renamed = dict(self.names)
         for name in self.callers:
             for node in model.functions[name].node_def:
@@ -67,12 +68,12 @@ def find_copies(model: Model, region: Region) -> tuple[Copies, Region]:
                 elsewhere.update(dict.fromkeys(calls.called_functions(node, model)))
     elsewhere.update(dict.fromkeys(model.object_graph.concrete_functions))
     graph = calls.call_graph(model)
-    shared = [n for n in calls.reachable(graph, [n for n in elsewhere if n in on_tpu]) if n in on_tpu]
+    shared = [n for n in graph.reachable([n for n in elsewhere if n in on_tpu]) if n in on_tpu]
     if not shared:
         return Copies(), region
     names: dict[str, str] = {}
     for name in shared:
-        names[name] = edit.function_name(model, name, "bfloat16", taken=names.values())
+        names[name] = function_name(model, name, "bfloat16", taken=names.values())
     scopes = {names.get(name, name): is_tpu for name, is_tpu in region.scopes.items()}
     scopes |= dict.fromkeys(region.on_both, False)  # all of these are shared: the CPU refers to them
     callers = tuple(name for name, is_tpu in scopes.items() if is_tpu)

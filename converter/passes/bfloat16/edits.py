@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from converter.analysis import tpu
-from converter.graph import edit, shapes
+from converter.graph import refs, shapes
 from converter.graph.model import Scope
+from converter.graph.nodes import UniqueNames
 from converter.graph.protos import Attrs, DataType, NodeDef
 from converter.graph.shapes import RECORDED, Shape
 from converter.passes.bfloat16.places import NodeKey
@@ -119,7 +120,7 @@ class Draft:
         self.recasts: set[str] = set()
         self._inputs: dict[tuple[str, str, int], str] = {}
         self._results: dict[tuple[str, str], str] = {}
-        self._taken: dict[str, edit.UniqueNames] = {}
+        self._taken: dict[str, UniqueNames] = {}
 
     def retype(self, scope: str, node: str | None, attr: str, index: int | None = None) -> None:
         self.retyped[Retyped(scope, node, attr, index)] = None
@@ -133,14 +134,14 @@ class Draft:
     ) -> str:
         """Plans a Cast, named after `stem`; returns its result in canonical spelling."""
         if scope.name not in self._taken:
-            self._taken[scope.name] = edit.UniqueNames(scope)
+            self._taken[scope.name] = UniqueNames(scope)
         name = self._taken[scope.name](stem)
         self.casts.append(NewCast(scope.name, name, ref, source, target, surroundings))
-        return edit.canonical_ref(scope.ref(name, "y", 0, 0), scope)
+        return refs.canonical_ref(scope.ref(name, "y", 0, 0), scope)
 
     def give(self, scope: Scope, node: NodeDef, position: int, ref: str) -> None:
         """The node takes another tensor as its input `position`."""
-        self._inputs[(scope.name, node.name, position)] = edit.input_ref(ref, scope)
+        self._inputs[(scope.name, node.name, position)] = refs.input_ref(ref, scope)
 
     def given(self, scope: Scope, node: NodeDef, position: int) -> str:
         """What the node will take there."""

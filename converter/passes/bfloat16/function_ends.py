@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from converter.analysis import tpu
-from converter.graph import calls, edit, ops
+from converter.graph import calls, ops, outside, refs
 from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_FLOAT, DT_VARIANT, CapturedTensor, NodeDef
 from converter.passes.bfloat16.kinds import Kind, KindFlow
@@ -98,7 +98,7 @@ class FunctionEnds:
             return
         if name in self._called and name not in objects.concrete_functions:
             return
-        captures = self._model.captures_of(name)
+        captures = outside.captures_of(self._model, name)
         for i, place in enumerate(self.arguments[name]):
             if place is None:
                 continue
@@ -127,7 +127,7 @@ class FunctionEnds:
         nodes = () if function is None else function.node_def
         if tensor is not None:
             self._kinds.add_flow(tensor.vertex, place)
-        elif not any(n.op == "Const" and n.name == edit.producer_of(captured.name) for n in nodes):
+        elif not any(n.op == "Const" and n.name == refs.producer_of(captured.name) for n in nodes):
             self._kinds.add_floor(place, Kind.GIVEN)
 
 

@@ -17,9 +17,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable
 
-from converter.graph import edit, tensors
+from converter.graph import refs, tensors
 from converter.graph.model import Scope
 from converter.graph.protos import NodeDef
+from converter.graph.scope_index import ScopeIndex
 
 NORMALIZATION = "is part of a normalization"
 
@@ -59,14 +60,10 @@ def normalization_nodes(scope: Scope, is_constant: Callable[[str], bool] = lambd
 
 class _Finder:
     def __init__(self, scope: Scope, is_constant: Callable[[str], bool]) -> None:
-        self._nodes = {n.name: n for n in scope.nodes}
-        self._users: dict[str, list[NodeDef]] = {}
-        for node in scope.nodes:
-            for producer in {edit.producer_of(ref) for ref in edit.data_inputs(node)}:
-                self._users.setdefault(producer, []).append(node)
-        arguments = () if scope.function is None else scope.function.signature.input_arg
-        self._statistics = {a.name: _Statistic.CONSTANT for a in arguments if is_constant(a.name)}
-        for node in edit.in_order(scope)[0]:
+        self._index = ScopeIndex(scope)
+        self._nodes = self._index.nodes
+        self._statistics = {a: _Statistic.CONSTANT for a in self._index.arguments if is_constant(a)}
+        for node in self._index.in_order()[0]:
             found = self._classify(node)
             if found is not None:
                 self._statistics[node.name] = found
@@ -85,7 +82,7 @@ class _Finder:
 
     def _values(self, node: NodeDef) -> list[str]:
         """What an op on single elements takes, or the value that an op moves; nothing for any other op."""
-        producers = [edit.producer_of(ref) for ref in edit.data_inputs(node)]
+        producers = [refs.producer_of(ref) for ref in refs.data_inputs(node)]
         if node.op in _ON_ELEMENTS:
             return producers
         return producers[:1] if node.op in _MOVES else []
@@ -104,10 +101,10 @@ class _Finder:
             return False
         if node.op in _ROOTS:
             return True
-        return node.op in _POWERS and self._constant(edit.data_inputs(node)[1]) in (0.5, -0.5)
+        return node.op in _POWERS and self._constant(refs.data_inputs(node)[1]) in (0.5, -0.5)
 
     def _constant(self, ref: str) -> float | None:
-        node = self._nodes.get(edit.producer_of(ref))
+        node = self._nodes.get(refs.producer_of(ref))
         if node is None or node.op != "Const":
             return None
         value = tensors.values(node.attr["value"].tensor)
@@ -167,7 +164,7 @@ class _Finder:
         stack = [root.name]
         while stack:
             name = stack.pop()
-            for node in self._users.get(name, ()):
+            for node in self._index.users_of(name):
                 if node.name in found:
                     continue
                 if node.op in _PRODUCTS:
@@ -191,5 +188,5 @@ class _Finder:
         return any(any(v in self._statistics for v in each) for each in values)
 
     def _producers(self, node: NodeDef) -> list[NodeDef]:
-        found = (self._nodes.get(edit.producer_of(ref)) for ref in edit.data_inputs(node))
+        found = (self._nodes.get(refs.producer_of(ref)) for ref in refs.data_inputs(node))
         return [n for n in found if n is not None]

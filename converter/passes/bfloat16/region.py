@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from converter.analysis import tpu
 from converter.errors import ConversionError
-from converter.graph import calls, edit
+from converter.graph import calls
 from converter.graph.model import MAIN_GRAPH, Model
+from converter.graph.nodes import nodes_where
 from converter.graph.protos import DT_BFLOAT16, AttrValue, DataType, NodeDef
 from converter.options.parse import Scope as ConversionScope
 from converter.passes.bfloat16.function_ends import follows_calls
@@ -44,7 +45,7 @@ class Region:
 
     def observed(self, model: Model) -> list[str]:
         """Functions around the region, and the main graph, through which values come to it."""
-        callers = calls.callers_of(calls.call_graph(model), self.scopes)
+        callers = calls.call_graph(model).callers_of(self.scopes)
         return [name for name in callers if name not in self.scopes]
 
 
@@ -102,7 +103,7 @@ def _followed(model: Model, roots: list[str], through_tpu: bool = True) -> list[
             else:
                 avoided += called
     # What an op calls that fixes the types of its functions stays as it is, whoever else calls it.
-    fixed = set(calls.reachable(calls.call_graph(model), avoided)) if avoided else set()
+    fixed = set(calls.call_graph(model).reachable(avoided)) if avoided else set()
     return [name for name in seen if name not in fixed]
 
 
@@ -113,7 +114,7 @@ def _signature_calls(model: Model) -> list[NodeDef]:
 
 def _batched(model: Model) -> set[str]:
     """Functions of BatchFunction ops, which the batching thread feeds with what the requests hold."""
-    found = edit.nodes_where(model, lambda n: bool(n.op == tpu.BATCH_CALL))
+    found = nodes_where(model, lambda n: bool(n.op == tpu.BATCH_CALL))
     return {name for _, node in found for name in calls.called_functions(node, model)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from converter.graph import edit, tensors
+from converter.graph import refs, tensors
 from converter.graph.model import MAIN_GRAPH, Model, Scope
 from converter.graph.protos import DT_BFLOAT16, DT_FLOAT, Attrs, DataType, NodeDef
 from converter.passes.bfloat16.constants import exceeds_bfloat16
@@ -86,7 +86,7 @@ def _connect_signatures(model: Model, graph: TypeGraph, decided: Retyping, casts
     tensors = graph.tensors.get(MAIN_GRAPH, {})
     for _, signature in sorted(model.meta_graph.signature_def.items()):
         for _, info in sorted(signature.outputs.items()):
-            tensor = tensors.get(edit.canonical_ref(info.name, scope))
+            tensor = tensors.get(refs.canonical_ref(info.name, scope))
             if tensor is not None and decided.gives_bfloat16(tensor):
                 draft.rename(scope, info.name, casts.cast(scope, tensor.ref, tensor, _FLOAT, None))
 
@@ -129,7 +129,7 @@ class _Casts:
             return source_ref
         key = (scope.name, source_ref, dtype)
         if key not in self._made:
-            stem = f"{edit.producer_of(ref)}/{tensors.dtype_name(dtype)}"
+            stem = f"{refs.producer_of(ref)}/{tensors.dtype_name(dtype)}"
             around = _surroundings(scope, tensor, taker)
             self._made[key] = self._draft.cast(scope, stem, source_ref, source_dtype, dtype, around)
         return self._made[key]
@@ -139,7 +139,7 @@ class _Casts:
         node = tensor.node if tensor is not None else None
         if node is not None and node.op == "Cast" and dtype == _BFLOAT16:
             retyped = self._draft.is_retyped(scope.name, node.name, "SrcT")
-            source = edit.canonical_ref(self._draft.given(scope, node, 0), scope)
+            source = refs.canonical_ref(self._draft.given(scope, node, 0), scope)
             return source, _BFLOAT16 if retyped else node.attr["SrcT"].type
         return ref, _FLOAT if dtype == _BFLOAT16 else _BFLOAT16
 

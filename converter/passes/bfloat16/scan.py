@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from converter.analysis import tpu
 from converter.analysis.variables.uses import value_attr
-from converter.graph import calls, edit, ops
+from converter.graph import calls, ops, refs
 from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_FLOAT, DT_RESOURCE, DT_VARIANT, DataType, NodeDef, OpDef
 from converter.passes.bfloat16.filter import OpFilter
@@ -74,7 +74,7 @@ class Scan:
             for i, result in enumerate(scope.function.signature.output_arg):
                 place = self.ends.results[scope.name][i]
                 if place is not None:
-                    ref = edit.canonical_ref(scope.function.ret[result.name], scope)
+                    ref = refs.canonical_ref(scope.function.ret[result.name], scope)
                     edge = Edge(scope, None, i, result.name, ref, None, place)
                     waiting.append((edge, place, result.type))
         for edge, vertex, dtype in waiting:
@@ -108,8 +108,8 @@ class Scan:
         definition = self._definition(node.op)
         if definition is None:
             # Whatever a custom op takes, it goes on taking.
-            for i, ref in enumerate(edit.data_inputs(node)):
-                edge = Edge(scope, node, i, "", edit.canonical_ref(ref, scope), None, None)
+            for i, ref in enumerate(refs.data_inputs(node)):
+                edge = Edge(scope, node, i, "", refs.canonical_ref(ref, scope), None, None)
                 waiting.append((edge, self.places.new(False), _FLOAT))
             return
         taken, given = ops.input_slots(node, definition), ops.output_slots(node, definition)
@@ -135,7 +135,7 @@ class Scan:
         self, own: NodePlaces, slots: Sequence[ops.ArgSlot], places: Ends, waiting: list[_Waiting]
     ) -> list[int]:
         """Edges to the inputs of a node; returns the vertices of those that are float32."""
-        inputs = [edit.canonical_ref(ref, own.scope) for ref in edit.data_inputs(own.node)]
+        inputs = [refs.canonical_ref(ref, own.scope) for ref in refs.data_inputs(own.node)]
         vertices = []
         for i, (slot, place) in enumerate(zip(slots, places, strict=True)):
             if slot.dtype in (_FLOAT, _VARIANT):
@@ -153,7 +153,7 @@ class Scan:
         for i, (slot, place) in enumerate(zip(slots, places, strict=True)):
             if slot.dtype in (_FLOAT, _VARIANT):
                 vertex = own.vertex if place is None or constant else place
-                ref = edit.canonical_ref(own.scope.ref(own.node.name, slot.arg, slot.index, i), own.scope)
+                ref = refs.canonical_ref(own.scope.ref(own.node.name, slot.arg, slot.index, i), own.scope)
                 self.tensors[own.scope.name][ref] = Tensor(own.scope, own.node, ref, i, place, vertex)
                 if slot.dtype == _FLOAT and not constant:
                     vertices.append(vertex)

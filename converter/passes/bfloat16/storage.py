@@ -18,9 +18,10 @@ from collections.abc import Collection, Sequence
 from converter.analysis.variables.index import Variable, VariableIndex, slots_of
 from converter.analysis.variables.restoring import checkpoint_keys
 from converter.analysis.variables.uses import value_attr
-from converter.graph import edit, ops, outside
+from converter.graph import ops, outside, refs
 from converter.graph.model import MAIN_GRAPH, Model, Scope
 from converter.graph.protos import DT_BFLOAT16, DT_FLOAT, DT_RESOURCE, NodeDef
+from converter.graph.scope_index import scope_index
 from converter.passes.bfloat16.edits import Draft, Surroundings, cluster_of, recorded_shape
 from converter.passes.bfloat16.ways import Input, Output, Uses, results_of
 
@@ -134,7 +135,7 @@ class _Storage:
     def _retype_checkpoint_ops(self) -> None:
         for scope in self._model.scopes():
             found = [n for n in scope.nodes if n.op in ("SaveV2", "RestoreV2")]
-            nodes = {n.name: n for n in scope.nodes} if found else {}
+            nodes = scope_index(self._model, scope.name).nodes if found else {}
             for node in found:
                 dtypes = node.attr["dtypes"].list.type
                 for i, key in enumerate(checkpoint_keys(node, scope, nodes)):
@@ -151,7 +152,7 @@ class _Storage:
         self._taken[taken.key] = taken
 
     def _give(self, scope: Scope, node: NodeDef, arg: str, index: int, number: int) -> None:
-        ref = edit.canonical_ref(scope.ref(node.name, arg, index, number), scope)
+        ref = refs.canonical_ref(scope.ref(node.name, arg, index, number), scope)
         self._given.append(Output(scope, node, ref, number))
 
     def _connect_output(self, output: Output) -> None:
@@ -177,7 +178,7 @@ class _Storage:
         for result in results_of(scope).get(output.ref, ()):
             self._draft.give_result(scope, result, cast)
         if self._uses.is_named(scope, output.outside_name):
-            self._draft.rename(scope, output.outside_name, outside.name_for(edit.producer_of(cast), 0))
+            self._draft.rename(scope, output.outside_name, outside.name_for(refs.producer_of(cast), 0))
 
     def _connect_inputs(self) -> None:
         """A Cast to bfloat16 before every input that is left, one for each tensor."""

@@ -9,6 +9,7 @@ from converter.analysis.variables.index import Variable
 from converter.analysis.variables.uses import UseKind
 from converter.graph import calls
 from converter.graph.model import Model
+from converter.graph.outside import signature_function
 from converter.graph.protos import DT_FLOAT
 from converter.options.parse import Scope as ConversionScope
 from converter.passes.bfloat16.decisions import Retyping
@@ -102,8 +103,8 @@ def warnings_of_cpu_readers(
     if not held:
         return []
     graph = calls.call_graph(model)
-    functions = {key: model.signature_function(key) for key in sorted(model.signatures)}
-    keys = [key for key, name in functions.items() if name and scopes.intersection(calls.reachable(graph, [name]))]
+    functions = {key: signature_function(model, key) for key in sorted(model.signatures)}
+    keys = [key for key, name in functions.items() if name and scopes.intersection(graph.reachable([name]))]
     named = f" for the signature{'s' if len(keys) > 1 else ''} " + ", ".join(f'"{key}"' for key in keys) if keys else ""
     size = sum(v.size_bytes for v in held)
     if scope is ConversionScope.TPU:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass, field
 
-from converter.graph import calls, edit, outside
+from converter.graph import calls, outside, refs
 from converter.graph.model import Model, Scope
 from converter.graph.protos import FunctionDef, NodeDef
 from converter.passes.bfloat16.edits import Retyped
@@ -37,7 +37,7 @@ class Input:
 
     @property
     def ref(self) -> str:
-        return edit.canonical_ref(self.node.input[self.position], self.scope)
+        return refs.canonical_ref(self.node.input[self.position], self.scope)
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -59,15 +59,15 @@ class Uses:
         self._model = model
         self._outside = outside.names(model)
         self._inputs: dict[str, dict[str, list[Input]]] = {}
-        self._calls: dict[str, int] = {}
+        self._sites = calls.call_sites(model)
 
     def inputs_of(self, scope: Scope, ref: str) -> list[Input]:
         """The inputs that take the tensor, in the model's order."""
         if scope.name not in self._inputs:
             users = self._inputs[scope.name] = {}
             for node in scope.nodes:
-                for position, taken in enumerate(edit.data_inputs(node)):
-                    users.setdefault(edit.canonical_ref(taken, scope), []).append(Input(scope, node, position))
+                for position, taken in enumerate(refs.data_inputs(node)):
+                    users.setdefault(refs.canonical_ref(taken, scope), []).append(Input(scope, node, position))
         return self._inputs[scope.name].get(ref, [])
 
     def is_named(self, scope: Scope, outside_name: str) -> bool:
@@ -88,7 +88,7 @@ class Uses:
                     way.ends.append(user)
                 elif node.op == "Identity":
                     way.retyped.append(Retyped(scope.name, node.name, "T", None))
-                    copied = edit.canonical_ref(scope.ref(node.name, "output", 0, 0), scope)
+                    copied = refs.canonical_ref(scope.ref(node.name, "output", 0, 0), scope)
                     stack.append((scope, copied, outside.name_for(node.name, 0)))
                 elif node.op in _CALLS and (callee := self._private_callee(node)) is not None:
                     inner, argument = Scope.of(callee), callee.signature.input_arg[user.position].name
@@ -101,13 +101,8 @@ class Uses:
 
     def _private_callee(self, call: NodeDef) -> FunctionDef | None:
         """What `call` calls, if nothing else does and no one outside the model can."""
-        if not self._calls:
-            for scope in self._model.scopes():
-                for node in scope.nodes:
-                    for name in calls.called_functions(node, self._model):
-                        self._calls[name] = self._calls.get(name, 0) + 1
         name = call.attr["f"].func.name
-        if self._calls.get(name) != 1 or name in self._model.object_graph.concrete_functions:
+        if len(self._sites.get(name, ())) != 1 or name in self._model.object_graph.concrete_functions:
             return None
         return self._model.functions[name]
 

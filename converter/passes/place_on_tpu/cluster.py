@@ -7,9 +7,17 @@ import re
 import numpy as np
 
 from converter.analysis import tpu
-from converter.graph import edit
-from converter.graph.edit import make_node, type_attr
+from converter.graph.functions import replace_body
 from converter.graph.model import Scope
+from converter.graph.nodes import (
+    PlainAttr,
+    UniqueNames,
+    const_node,
+    int_list_attr,
+    make_node,
+    shape_list_attr,
+    type_attr,
+)
 from converter.graph.protos import DT_RESOURCE, FunctionDef, NodeDef
 from converter.options.parse import XlaShardingOptions
 
@@ -24,7 +32,7 @@ def build_cluster(function: FunctionDef, sharding: XlaShardingOptions | None) ->
     marker = {_MARKER: cluster}
     inner = function.node_def[0]
     outer_shapes = inner.attr["_output_shapes"].list.shape
-    taken = edit.UniqueNames(Scope.of(function))
+    taken = UniqueNames(Scope.of(function))
     pivot = make_node(taken(f"{cluster}/pivot"), "NoOp", _pivot_for_cluster=cluster)
     metadata = make_node(
         taken("TPUReplicateMetadata"), "TPUReplicateMetadata", [f"^{pivot.name}"], **_metadata_attrs(sharding), **marker
@@ -58,7 +66,7 @@ def build_cluster(function: FunctionDef, sharding: XlaShardingOptions | None) ->
     results = {}
     for i, output in enumerate(function.signature.output_arg):
         dtype = type_attr(output.type)
-        shape = edit.shape_list_attr(outer_shapes[i : i + 1])
+        shape = shape_list_attr(outer_shapes[i : i + 1])
         identity = make_node(
             taken(f"out_id_{i}"), "Identity", [f"{call.name}:output:{i}"], T=dtype, _tpu_output_identity=True, **marker
         )
@@ -71,12 +79,12 @@ def build_cluster(function: FunctionDef, sharding: XlaShardingOptions | None) ->
         )
         nodes += [identity, replicated, shard]
         results[output.name] = f"{shard.name}:output:0"
-    edit.replace_body(function, nodes, results, control=[])
+    replace_body(function, nodes, results, control=[])
 
 
-def _metadata_attrs(sharding: XlaShardingOptions | None) -> dict[str, edit.PlainAttr]:
+def _metadata_attrs(sharding: XlaShardingOptions | None) -> dict[str, PlainAttr]:
     # use_tpu, step_marker_location and one core are the op's defaults; older runtimes reject what they don't know.
-    attrs: dict[str, edit.PlainAttr] = {"num_replicas": 1}
+    attrs: dict[str, PlainAttr] = {"num_replicas": 1}
     if sharding is not None:
         attrs["use_spmd_for_xla_partitioning"] = True
         if sharding.num_cores_per_replica != 1:
@@ -84,21 +92,21 @@ def _metadata_attrs(sharding: XlaShardingOptions | None) -> dict[str, edit.Plain
         if sharding.topology:
             attrs["topology"] = sharding.topology
         if sharding.device_assignment:
-            attrs["device_assignment"] = edit.int_list_attr(sharding.device_assignment)
+            attrs["device_assignment"] = int_list_attr(sharding.device_assignment)
     return attrs
 
 
 def build_call_site(stub: FunctionDef, call: NodeDef, given: str, sharding: XlaShardingOptions | None) -> None:
     """Turns F's single call into a TPU ordinal and a TPUPartitionedCall."""
-    taken = edit.UniqueNames(Scope.of(stub))
-    attrs: dict[str, edit.PlainAttr] = {**call.attr, tpu.NAME_ATTR: given}
+    taken = UniqueNames(Scope.of(stub))
+    attrs: dict[str, PlainAttr] = {**call.attr, tpu.NAME_ATTR: given}
     if sharding is not None and sharding.device_assignment:
         # The runtime takes a manual device assignment with ordinal 0 only.
-        ordinal = edit.const_node(taken("device_ordinal"), np.int32(0))
+        ordinal = const_node(taken("device_ordinal"), np.int32(0))
         ordinal_ref = f"{ordinal.name}:output:0"
     else:
         ordinal = make_node(taken("TPUOrdinalSelector"), "TPUOrdinalSelector")
         ordinal_ref = f"{ordinal.name}:device_ordinals:0"
     tpu_call = make_node(taken(tpu.TPU_CALL), tpu.TPU_CALL, [*call.input, ordinal_ref], **attrs)
     results = {r.name: f"{tpu_call.name}:output:{i}" for i, r in enumerate(stub.signature.output_arg)}
-    edit.replace_body(stub, [ordinal, tpu_call], results)
+    replace_body(stub, [ordinal, tpu_call], results)

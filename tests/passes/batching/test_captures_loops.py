@@ -5,8 +5,8 @@ from itertools import permutations
 import pytest
 
 from converter.graph import ops
-from converter.graph.edit import func_attr, make_node, type_attr, type_list_attr
 from converter.graph.model import Model
+from converter.graph.nodes import func_attr, make_node, type_attr, type_list_attr
 from converter.passes.batching import captures as module
 from converter.passes.batching.captures import Captures
 from tests.harness import parse_model

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.core.framework import types_pb2
 
-from converter.graph import edit, ops
+from converter.graph import ops, refs
 from converter.graph.invariants import verify_structure
 from converter.graph.model import Model, Scope
 from converter.passes.bfloat16.convert import BFloat16
@@ -112,7 +112,7 @@ def produced(scope: Scope, model: Model) -> dict[str, int]:
     for node in scope.nodes:
         for number, slot in enumerate(ops.output_slots(node, ops.op_def(node.op, model))):
             ref = scope.ref(node.name, slot.arg, slot.index, number)
-            found[edit.canonical_ref(ref, scope)] = slot.dtype
+            found[refs.canonical_ref(ref, scope)] = slot.dtype
     return found
 
 
@@ -121,7 +121,7 @@ def assert_well_typed(model: Model) -> None:
         given_types = produced(scope, model)
         for node in scope.nodes:
             taken = [slot.dtype for slot in ops.input_slots(node, ops.op_def(node.op, model))]
-            inputs = [given_types[edit.canonical_ref(ref, scope)] for ref in edit.data_inputs(node)]
+            inputs = [given_types[refs.canonical_ref(ref, scope)] for ref in refs.data_inputs(node)]
             assert inputs == taken, f"{scope.name}: {node.name} ({node.op})"
             if node.op in ("While", "If"):
                 for attr in ("body", "then_branch", "else_branch"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from converter.graph import edit, tensors
+from converter.graph import refs, tensors
 from converter.graph.protos import FunctionDef, NodeDef
 from converter.passes.batching.rows.turns import nodes_of, plain_counters, stays
 
@@ -54,8 +54,8 @@ def kept(loop: Loop) -> list[bool]:
 
 def _made(ref: str, nodes: _Nodes) -> tuple[str, list[str]]:
     """The op that makes a tensor, and its inputs, past Identities; "" of an argument."""
-    node = nodes.get(edit.producer_of(edit.before_identities(ref, nodes)))
-    return ("", []) if node is None else (node.op, [edit.before_identities(i, nodes) for i in edit.data_inputs(node)])
+    node = nodes.get(refs.producer_of(refs.before_identities(ref, nodes)))
+    return ("", []) if node is None else (node.op, [refs.before_identities(i, nodes) for i in refs.data_inputs(node)])
 
 
 def _terms(cond: FunctionDef, nodes: _Nodes) -> list[str]:
@@ -63,7 +63,7 @@ def _terms(cond: FunctionDef, nodes: _Nodes) -> list[str]:
     stack = [cond.ret[r.name] for r in cond.signature.output_arg]
     found = []
     while stack:
-        ref = edit.before_identities(stack.pop(), nodes)
+        ref = refs.before_identities(stack.pop(), nodes)
         op, inputs = _made(ref, nodes)
         if op == "LogicalAnd":
             stack += inputs
@@ -110,7 +110,7 @@ def _turn_when_reached(loop: Loop, counter: int, bound: int) -> _Turn | None:
         op, inputs = _made(others[0], loop.outside)
     if op != "Max":
         return None
-    given = [edit.before_identities(each, loop.outside) for each in loop.inputs]
+    given = [refs.before_identities(each, loop.outside) for each in loop.inputs]
     return _Turn(loop, {}, counter, {i for i, each in enumerate(given) if each == inputs[0] and stays(loop.body, i)})
 
 
@@ -150,7 +150,7 @@ class _Turn:
         return inputs[1] in counters and self._mark(inputs[2]) in (_ZERO, False)
 
     def _mark(self, ref: str) -> _Mark:
-        ref = edit.before_identities(ref, self._nodes)
+        ref = refs.before_identities(ref, self._nodes)
         if ref not in self._marks:
             self._marks[ref] = self._marked(ref)
         return self._marks[ref]
@@ -194,7 +194,7 @@ def _constant(ref: str, nodes: _Nodes) -> _Mark:
         return _constant(inputs[1], nodes)
     if op != "Const":
         return None
-    value = tensors.values(nodes[edit.producer_of(edit.before_identities(ref, nodes))].attr["value"].tensor)
+    value = tensors.values(nodes[refs.producer_of(refs.before_identities(ref, nodes))].attr["value"].tensor)
     if value.dtype.kind == "b" and value.size and (value == value.flat[0]).all():
         return bool(value.flat[0])
     return _ZERO if value.dtype.kind in "fiu" and not value.any() else None

@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from converter.analysis import tpu
-from converter.analysis.shape_graph import Argument, FunctionShapes
+from converter.analysis.arguments import Argument
+from converter.analysis.shape_graph import FunctionShapes
 from converter.analysis.shape_inference import Inference, ShapeInferenceError
-from converter.graph import calls, edit, ops
+from converter.graph import calls, ops
 from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_VARIANT, FunctionDef, NodeDef
+from converter.graph.refs import before_identities, data_inputs, producer_of
+from converter.graph.scope_index import ScopeIndex
 from converter.passes.batching.rows.finished import Loop, kept
 from converter.passes.batching.rows.site import Site
 from converter.passes.batching.rows.transfer import transfer
@@ -87,7 +90,7 @@ class _Body:
     ) -> None:
         self._flow = flow
         self._counters = {function.signature.input_arg[i].name for i in counters}
-        self._nodes = {node.name: node for node in function.node_def}
+        self._nodes = ScopeIndex(Scope.of(function)).nodes
         self._model = flow.model
         self._function = function
         self._scope = Scope.of(function)
@@ -100,7 +103,7 @@ class _Body:
         function = self._function
         self._tensors |= {a.name: v for a, v in zip(function.signature.input_arg, values, strict=True)}
         needed = self._needed()
-        for node in edit.in_order(self._scope)[0]:
+        for node in ScopeIndex(self._scope).in_order()[0]:
             if node.name in needed:
                 self._add(node)
         return [self.of(function.ret[r.name]) for r in function.signature.output_arg]
@@ -113,21 +116,21 @@ class _Body:
     def _needed(self) -> set[str]:
         """Nodes of which a result is made."""
         nodes = self._nodes
-        stack = [edit.producer_of(ref) for ref in self._function.ret.values()]
+        stack = [producer_of(ref) for ref in self._function.ret.values()]
         found: set[str] = set()
         while stack:
             name = stack.pop()
             if name in nodes and name not in found:
                 found.add(name)
-                stack += [edit.producer_of(ref) for ref in edit.data_inputs(nodes[name])]
+                stack += [producer_of(ref) for ref in data_inputs(nodes[name])]
         return found
 
     def of(self, ref: str) -> Value:
         known = self._tensors.get(ref)
-        return known if known is not None else self._custom.get(edit.producer_of(ref), CONSTANT)
+        return known if known is not None else self._custom.get(producer_of(ref), CONSTANT)
 
     def _add(self, node: NodeDef) -> None:
-        refs = edit.data_inputs(node)
+        refs = data_inputs(node)
         values = [self.of(ref) for ref in refs]
         if not any(v.varies or v.axis for v in values):
             return  # and what is not stored is constant
@@ -280,17 +283,17 @@ class _Body:
     def _by_turn(self, node: NodeDef) -> bool:
         """Whether the index into a list numbers the turns of the loop of which this is the body."""
         if node.op == "TensorListPushBack":
-            pushed_on = edit.before_identities(edit.data_inputs(node)[0], self._nodes)
+            pushed_on = before_identities(data_inputs(node)[0], self._nodes)
             return pushed_on in {a.name for a in self._function.signature.input_arg}
         index = self._index(node)
-        return index is not None and edit.before_identities(index, self._nodes) in self._counters
+        return index is not None and before_identities(index, self._nodes) in self._counters
 
     def _index(self, node: NodeDef) -> str | None:
         """The one index along the 0th dimension by which a node takes or sets an item."""
         if node.op in _INDEXED:
-            return edit.data_inputs(node)[_INDEXED[node.op]]
+            return data_inputs(node)[_INDEXED[node.op]]
         masks = {m: node.attr[m].i & 1 for m in _MASKS if m in node.attr}
         if node.op != "StridedSlice" or [m for m in masks if masks[m]] != ["shrink_axis_mask"]:
             return None
-        begin = self._nodes.get(edit.producer_of(edit.before_identities(edit.data_inputs(node)[1], self._nodes)))
-        return edit.data_inputs(begin)[0] if begin is not None and begin.op == "Pack" else None
+        begin = self._nodes.get(producer_of(before_identities(data_inputs(node)[1], self._nodes)))
+        return data_inputs(begin)[0] if begin is not None and begin.op == "Pack" else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from converter.analysis.shape_graph import Argument
+from converter.analysis.arguments import Argument
 from converter.analysis.shape_inference import Inference, ShapeInferenceError
 from converter.graph.model import Model
 from converter.graph.shapes import Shape

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from converter.analysis.shape_graph import FunctionShapes
-from converter.graph import edit, tensors
+from converter.graph import tensors
+from converter.graph.model import Scope
 from converter.graph.protos import FunctionDef, NodeDef
+from converter.graph.refs import before_identities, data_inputs, producer_of
+from converter.graph.scope_index import ScopeIndex
 from converter.passes.batching.rows.values import Value
 
 _BOUNDS = {"Less": (0, 1), "Greater": (1, 0)}
@@ -21,7 +24,7 @@ def plain_counters(body: FunctionDef) -> list[int]:
     return [
         i
         for i, (argument, ref) in enumerate(zip(body.signature.input_arg, results, strict=True))
-        if _is_next(argument.name, edit.before_identities(ref, nodes), nodes)
+        if _is_next(argument.name, before_identities(ref, nodes), nodes)
     ]
 
 
@@ -36,8 +39,8 @@ def visits_all(
     counting = {cond.signature.input_arg[i].name for i in counters}
     stack = [cond.ret[r.name] for r in cond.signature.output_arg]
     while stack:
-        node = nodes.get(edit.producer_of(edit.before_identities(stack.pop(), nodes)))
-        refs = [] if node is None else [edit.before_identities(ref, nodes) for ref in edit.data_inputs(node)]
+        node = nodes.get(producer_of(before_identities(stack.pop(), nodes)))
+        refs = [] if node is None else [before_identities(ref, nodes) for ref in data_inputs(node)]
         if node is not None and node.op == "LogicalAnd":
             stack += refs
             continue
@@ -53,7 +56,7 @@ def visits_all(
 def stays(body: FunctionDef, index: int) -> bool:
     """Whether a variable of a loop is the same in all turns."""
     result = body.ret[body.signature.output_arg[index].name]
-    return edit.before_identities(result, nodes_of(body)) == body.signature.input_arg[index].name
+    return before_identities(result, nodes_of(body)) == body.signature.input_arg[index].name
 
 
 def after_turns(value: Value, goes_on: Value) -> Value:
@@ -64,16 +67,16 @@ def after_turns(value: Value, goes_on: Value) -> Value:
 
 
 def nodes_of(function: FunctionDef) -> dict[str, NodeDef]:
-    return {node.name: node for node in function.node_def}
+    return ScopeIndex(Scope.of(function)).nodes
 
 
 def _is_next(name: str, ref: str, nodes: dict[str, NodeDef]) -> bool:
     """Whether the tensor `ref` is the argument `name` plus 1."""
-    step = nodes.get(edit.producer_of(ref))
+    step = nodes.get(producer_of(ref))
     if step is None or step.op not in ("Add", "AddV2"):
         return False
-    operands = [edit.before_identities(each, nodes) for each in edit.data_inputs(step)]
-    others = [nodes.get(edit.producer_of(each)) for each in operands if each != name]
+    operands = [before_identities(each, nodes) for each in data_inputs(step)]
+    others = [nodes.get(producer_of(each)) for each in operands if each != name]
     if len(others) != 1 or others[0] is None or others[0].op != "Const":
         return False
     return bool((tensors.values(others[0].attr["value"].tensor) == 1).all())
