@@ -21,7 +21,7 @@ def _any(x, mask):  # type: ignore[no-untyped-def]
         return new, going & (new[:, 0] > 0.3)
 
     start = (x, tf.ones([count(x)], tf.bool))
-    return tf.while_loop(lambda x, going: tf.reduce_any(going), turn, start)[0]
+    return tf.while_loop(lambda x, going: tf.reduce_any(going), turn, start, maximum_iterations=9)[0]
 
 
 def _rnn(
