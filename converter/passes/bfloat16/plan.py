@@ -62,7 +62,7 @@ def make_plan(
     if not skip_safety_checks:
         refuse_existing_bfloat16(model, region)
     copies, region = find_copies(model, region)
-    model = copies.preview(model)
+    model = copies.preview(model)  # from here on, what is looked at is what will be edited
     index = VariableIndex(model)
     types = TypeGraph(model, region.scopes, region.observed(model), op_filter, is_entry, region.fixed)
     choice = find_candidates(index.variables, op_filter, types)
