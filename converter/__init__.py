@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converter.errors import ConversionError, InternalError, ModelReadError, OptionsError, OutputError
-from converter.options.parse import ConverterOptions, parse_options, read_options_file
+from converter.options.parse import parse_options, read_options_file
+from converter.options.slices import ConverterOptions
 from converter.version import __version__
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from converter.graph import invariants
 from converter.graph.model import Model
 from converter.graph.op_libraries import import_op_libraries
 from converter.graph.protos import TENSORFLOW_VERSION
-from converter.options.parse import ConverterOptions, parse_options
+from converter.options.parse import parse_options
+from converter.options.slices import ConverterOptions
 from converter.pipeline import Permissions, build_passes, run_passes
 from converter.reports.conversion import ConversionReport
 from converter.saved_model import reader, writer

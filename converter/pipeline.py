@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from absl import logging
 
-from converter.errors import ConversionError, InternalError, OptionsError
+from converter.errors import ConversionError, InternalError
 from converter.graph.model import Model
-from converter.options.parse import ConverterOptions
+from converter.options.slices import ConverterOptions
 from converter.passes.batching.batch import Batch
 from converter.passes.bfloat16.convert import BFloat16
 from converter.passes.io_shape.reshape import IoShape
@@ -30,18 +30,8 @@ def build_passes(options: ConverterOptions, permissions: Permissions) -> list[An
     """The passes that these options ask for, in the order in which they must run.
 
     Raises:
-      OptionsError: an option whose pass does not exist.
+      OptionsError: what a pass finds wrong with its slice, whatever the model.
     """
-    if options.quantization is not None:
-        raise OptionsError(
-            "external_feature_configs { quantization_options } is not supported yet. Remove it; the other options "
-            "work without it."
-        )
-    if options.xla_sharding is not None and not options.tpu_functions:
-        raise OptionsError(
-            "xla_sharding_options say how the functions in tpu_functions are split over cores, but there are no "
-            "tpu_functions. Name the functions, or remove xla_sharding_options."
-        )
     passes: list[AnyPass] = []
     if options.tpu_functions:
         passes.append(PlaceOnTpu(options.tpu_functions, options.xla_sharding, permissions.incompatible))

@@ -7,7 +7,8 @@ import pytest
 
 from converter.errors import ConversionError, InternalError, OptionsError
 from converter.graph.model import Model
-from converter.options.parse import FunctionKind, FunctionRef, Scope, XlaShardingOptions, parse_options
+from converter.options.parse import parse_options
+from converter.options.slices import ConversionScope, FunctionKind, FunctionRef, XlaShardingOptions
 from converter.passes.batching.batch import Batch
 from converter.passes.bfloat16.convert import BFloat16
 from converter.passes.io_shape.reshape import IoShape
@@ -50,23 +51,9 @@ def test_each_pass_is_made_with_its_own_options_and_permission() -> None:
         PlaceOnTpu((FunctionRef(FunctionKind.FUNCTION_ALIAS, "f"),)),
         BFloat16(both.bfloat16.scope, True, both.bfloat16.filterlist),
     ]
-    assert (both.bfloat16.scope, set(both.bfloat16.filterlist)) == (Scope.ALL, {"Softmax"})
+    assert (both.bfloat16.scope, set(both.bfloat16.filterlist)) == (ConversionScope.ALL, {"Softmax"})
     reshaping = parse_options("disable_default_optimizations: true io_shape_optimization: ENABLED")
     assert build_passes(reshaping, Permissions()) == [IoShape()]
-
-
-def test_sharding_without_functions_on_the_tpu_is_refused() -> None:
-    options = parse_options("batch_options { max_batch_size: 8 } xla_sharding_options { num_cores_per_replica: 1 }")
-    with pytest.raises(OptionsError, match=r"^xla_sharding_options say how the functions in tpu_functions are split"):
-        build_passes(options, Permissions())
-
-
-def test_an_option_whose_pass_does_not_exist_is_refused_by_name() -> None:
-    options = parse_options(ALIAS + "external_feature_configs { quantization_options { } }")
-    with pytest.raises(
-        OptionsError, match=r"^external_feature_configs \{ quantization_options \} is not supported yet"
-    ):
-        build_passes(options, Permissions())
 
 
 @dataclass(frozen=True)

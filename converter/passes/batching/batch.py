@@ -12,7 +12,7 @@ from converter.graph import calls, edit, shapes
 from converter.graph.edit import make_node
 from converter.graph.model import Model, Scope
 from converter.graph.protos import FunctionDef, NodeDef
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching import rules
 from converter.passes.batching.checks import check_components
 from converter.passes.batching.op import (

@@ -12,7 +12,7 @@ from converter.errors import ConversionError
 from converter.graph import edit
 from converter.graph.edit import make_node, type_list_attr
 from converter.graph.protos import FunctionDef, NodeDef, TensorShapeProto
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.plan import Target, Update
 from converter.passes.pass_result import Json
 

@@ -10,7 +10,7 @@ from converter.errors import ConversionError
 from converter.graph import calls, edit
 from converter.graph.model import MAIN_GRAPH, Model, Scope
 from converter.graph.protos import DT_RESOURCE, DT_VARIANT, FunctionDef, NodeDef
-from converter.options.parse import BatchOptions, FunctionKind
+from converter.options.slices import BatchOptions, FunctionKind
 from converter.passes.batching.captures import Captures, Origin, is_one
 from converter.passes.pass_result import Skip
 

@@ -10,7 +10,7 @@ from converter.errors import ConversionError
 from converter.graph import calls, edit
 from converter.graph.model import Model
 from converter.graph.protos import DT_BFLOAT16, AttrValue, DataType, NodeDef
-from converter.options.parse import Scope as ConversionScope
+from converter.options.slices import ConversionScope
 from converter.passes.bfloat16.type_graph import follows_calls
 from converter.passes.pass_result import PassResult
 

@@ -10,7 +10,7 @@ from converter.analysis.variables.uses import UseKind
 from converter.graph import calls
 from converter.graph.model import Model
 from converter.graph.protos import DT_FLOAT
-from converter.options.parse import Scope as ConversionScope
+from converter.options.slices import ConversionScope
 from converter.passes.bfloat16.decisions import NodeKey, Retyping
 from converter.passes.bfloat16.filter import OpFilter
 from converter.passes.bfloat16.type_graph import TypeGraph

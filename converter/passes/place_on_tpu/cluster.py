@@ -11,7 +11,7 @@ from converter.graph import edit
 from converter.graph.edit import make_node, type_attr
 from converter.graph.model import Scope
 from converter.graph.protos import DT_RESOURCE, FunctionDef, NodeDef
-from converter.options.parse import XlaShardingOptions
+from converter.options.slices import XlaShardingOptions
 
 _MARKER = tpu.CLUSTER_ATTR
 

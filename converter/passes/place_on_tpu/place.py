@@ -9,7 +9,7 @@ from converter.analysis.resolve import ResolvedFunction, resolve_all, same_signa
 from converter.errors import ConversionError
 from converter.graph import calls, edit
 from converter.graph.model import Model
-from converter.options.parse import FunctionRef, XlaShardingOptions
+from converter.options.slices import FunctionRef, XlaShardingOptions
 from converter.passes.pass_result import Pass, PassResult, Skip
 from converter.passes.place_on_tpu.cluster import build_call_site, build_cluster
 from converter.passes.place_on_tpu.sharding import check_sharding

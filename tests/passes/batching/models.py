@@ -3,7 +3,7 @@
 from typing import Any
 
 from converter.graph.model import Model
-from converter.options.parse import BatchOptions, FunctionKind, FunctionRef
+from converter.options.slices import BatchOptions, FunctionKind, FunctionRef
 from converter.passes.batching.batch import Batch
 from converter.passes.pass_result import PassResult
 from tests.harness import parse_model

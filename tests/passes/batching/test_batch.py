@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from converter.errors import ConversionError
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.batch import Batch
 from converter.passes.batching.op import padding_table
 from tests.harness import assert_pass, assert_pass_raises, render

@@ -4,7 +4,7 @@ import pytest
 
 from converter.errors import ConversionError
 from converter.graph.protos import FunctionDef, NodeDef
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.op import (
     argument_order,
     batch_node,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from converter.errors import ConversionError
-from converter.options.parse import BatchOptions, FunctionKind, FunctionRef
+from converter.options.slices import BatchOptions, FunctionKind, FunctionRef
 from converter.passes.batching.plan import Plan, batched_within, make_plan
 from tests.harness import parse_model
 

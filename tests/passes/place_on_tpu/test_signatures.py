@@ -3,7 +3,7 @@
 import pytest
 
 from converter.graph.invariants import verify_structure
-from converter.options.parse import FunctionKind, FunctionRef
+from converter.options.slices import FunctionKind, FunctionRef
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 from tests.harness import parse_model
 from tests.passes.place_on_tpu.models import functions
