@@ -14,14 +14,23 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from converter import __version__
+from converter import (
+    ConversionError,
+    ConverterOptions,
+    ConvertSettings,
+    InternalError,
+    OptionsError,
+    __version__,
+    parse_options,
+    read_options_file,
+)
 
 if TYPE_CHECKING:
-    from converter import ConversionReport, ConverterOptions
+    from converter import ConversionReport
 
 _EXAMPLE = """\b
 Example: put the function with the alias "tpu_func" on the TPU and batch its requests.
@@ -63,66 +72,76 @@ _import_option = click.option(
 @_import_option
 @click.option("--verbose", is_flag=True, help="Log what happens, TensorFlow's own messages included; show tracebacks.")
 @click.pass_context
-def main(context: click.Context, /, **flags: Any) -> None:
+def main(
+    context: click.Context,
+    input_model_dir: Path | None,
+    output_model_dir: Path | None,
+    converter_options_string: str | None,
+    converter_options_file: Path | None,
+    overwrite: bool,
+    report_json: Path | None,
+    dry_run: bool,
+    allow_incompatible: bool,
+    allow_batching_violations: bool,
+    import_modules: tuple[str, ...],
+    verbose: bool,
+) -> None:
     """Convert a TensorFlow 2 SavedModel into one that a Cloud TPU can serve.
 
     Without a COMMAND, converts --input_model_dir and writes --output_model_dir. The report goes to standard output,
     everything else to standard error.
     """
     if context.invoked_subcommand is not None:
-        _set_up_logging(flags["verbose"])
-        context.obj = flags["verbose"]
         return
-    if len(sys.argv) == 1 and not any(flags.values()):
+    if len(sys.argv) == 1 and not any(context.params.values()):
         click.echo(context.get_help())
         context.exit(2)
-    for name in ("input_model_dir", "output_model_dir"):
-        if flags[name] is None:
-            raise click.UsageError(f"Missing option '--{name}'.")
-    with _errors_as_exit_codes(flags["verbose"]):
-        _convert(**flags)
+    if input_model_dir is None:
+        raise click.UsageError("Missing option '--input_model_dir'.")
+    if output_model_dir is None:
+        raise click.UsageError("Missing option '--output_model_dir'.")
+    settings = ConvertSettings(
+        overwrite=overwrite,
+        dry_run=dry_run,
+        allow_incompatible=allow_incompatible,
+        allow_batching_violations=allow_batching_violations,
+        count_flops=report_json is not None,
+        import_modules=import_modules,
+    )
+    with _errors_as_exit_codes(verbose):
+        options = _read_options(converter_options_string, converter_options_file)
+        if report_json is not None and not report_json.absolute().parent.is_dir():
+            raise click.UsageError(f"The directory of --report_json does not exist: '{report_json.parent}'.")
+        _set_up_logging(verbose)
+        report = _convert(input_model_dir, output_model_dir, options, settings, verbose)
+        _print_report(report)
+        if report_json is not None:
+            report_json.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+        click.echo(_outcome(report, input_model_dir, output_model_dir), err=True)
 
 
 def _convert(
-    *,
     input_model_dir: Path,
     output_model_dir: Path,
-    converter_options_string: str | None,
-    converter_options_file: Path | None,
-    report_json: Path | None,
+    options: ConverterOptions,
+    settings: ConvertSettings,
     verbose: bool,
-    **keywords: Any,
-) -> None:
-    options = _read_options(converter_options_string, converter_options_file)
-    if report_json is not None and not report_json.absolute().parent.is_dir():
-        raise click.UsageError(f"The directory of --report_json does not exist: '{report_json.parent}'.")
-    _set_up_logging(verbose)
+) -> ConversionReport:
     _import_tensorflow(verbose)
     from converter import convert
 
     with _progress_bar() as progress:
-        report = convert(
-            input_model_dir,
-            output_model_dir,
-            options,
-            count_flops=report_json is not None,
-            progress=progress,
-            **keywords,
-        )
-    for line in report.summary():
-        click.echo(line, err=True)
-    _print_report(report)
-    if report_json is not None:
-        report_json.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+        return convert(input_model_dir, output_model_dir, options, settings, progress=progress)
+
+
+def _outcome(report: ConversionReport, input_model_dir: Path, output_model_dir: Path) -> str:
     copy = "" if report.changed else f", an unchanged copy of {input_model_dir}"
     done = "Dry run: nothing was written" if report.output_bytes is None else f"Wrote {output_model_dir}{copy}"
     sizes = f"{report.input_bytes:,} bytes in" + (f", {report.output_bytes:,} out" if report.output_bytes else "")
-    click.echo(f"{done} ({sizes}).", err=True)
+    return f"{done} ({sizes})."
 
 
 def _read_options(text: str | None, file: Path | None) -> ConverterOptions:
-    from converter import parse_options, read_options_file
-
     if text is not None and file is None:
         return parse_options(text)
     if file is not None and text is None:
@@ -200,6 +219,8 @@ def inspect(model: Path, as_json: bool, import_modules: tuple[str, ...], verbose
 def _print_report(report: ConversionReport) -> None:
     from rich.console import Console
 
+    for line in report.summary():
+        click.echo(line, err=True)
     for warning in report.warnings:
         click.echo(f"Warning: {warning}", err=True)
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -228,8 +249,6 @@ def _progress_bar() -> Iterator[Callable[[int, int], None] | None]:
 
 @contextmanager
 def _errors_as_exit_codes(verbose: bool) -> Iterator[None]:
-    from converter import ConversionError, InternalError, OptionsError
-
     try:
         yield
     except (ConversionError, InternalError) as error:

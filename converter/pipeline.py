@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from absl import logging
 
 from converter.errors import ConversionError, InternalError
 from converter.graph.model import Model
+from converter.options.settings import ConvertSettings
 from converter.options.slices import ConverterOptions
 from converter.passes.batching.batch import Batch
 from converter.passes.bfloat16.convert import BFloat16
@@ -18,15 +18,7 @@ from converter.passes.pass_result import AnyPass, PassReport
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 
 
-@dataclass(frozen=True)
-class Permissions:
-    """Checks that the user has turned from errors into warnings."""
-
-    incompatible: bool = False
-    batching_violations: bool = False
-
-
-def build_passes(options: ConverterOptions, permissions: Permissions) -> list[AnyPass]:
+def build_passes(options: ConverterOptions, settings: ConvertSettings) -> list[AnyPass]:
     """The passes that these options ask for, in the order in which they must run.
 
     Raises:
@@ -34,9 +26,9 @@ def build_passes(options: ConverterOptions, permissions: Permissions) -> list[An
     """
     passes: list[AnyPass] = []
     if options.tpu_functions:
-        passes.append(PlaceOnTpu(options.tpu_functions, options.xla_sharding, permissions.incompatible))
+        passes.append(PlaceOnTpu(options.tpu_functions, options.xla_sharding, settings.allow_incompatible))
     if options.batch_options:
-        passes.append(Batch(options.batch_options, permissions.batching_violations))
+        passes.append(Batch(options.batch_options, settings.allow_batching_violations))
     if options.bfloat16 is not None:
         # After batching, so that the casts at TPU calls work on whole batches.
         how = options.bfloat16

@@ -8,13 +8,14 @@ import pytest
 from converter.errors import ConversionError, InternalError, OptionsError
 from converter.graph.model import Model
 from converter.options.parse import parse_options
+from converter.options.settings import ConvertSettings
 from converter.options.slices import ConversionScope, FunctionKind, FunctionRef, XlaShardingOptions
 from converter.passes.batching.batch import Batch
 from converter.passes.bfloat16.convert import BFloat16
 from converter.passes.io_shape.reshape import IoShape
 from converter.passes.pass_result import PassResult
 from converter.passes.place_on_tpu.place import PlaceOnTpu
-from converter.pipeline import Permissions, build_passes, run_passes
+from converter.pipeline import build_passes, run_passes
 from tests.harness import parse_model
 
 ALIAS = 'tpu_functions { function_alias: "f" } disable_default_optimizations: true '
@@ -22,38 +23,38 @@ ALIAS = 'tpu_functions { function_alias: "f" } disable_default_optimizations: tr
 
 def test_tpu_functions_give_the_pass_that_places_them() -> None:
     reference = FunctionRef(FunctionKind.FUNCTION_ALIAS, "f")
-    assert build_passes(parse_options(ALIAS), Permissions()) == [PlaceOnTpu((reference,))]
-    assert build_passes(parse_options(ALIAS), Permissions(incompatible=True)) == [
+    assert build_passes(parse_options(ALIAS), ConvertSettings()) == [PlaceOnTpu((reference,))]
+    assert build_passes(parse_options(ALIAS), ConvertSettings(allow_incompatible=True)) == [
         PlaceOnTpu((reference,), None, allow_incompatible=True)
     ]
     sharded = parse_options(ALIAS + "xla_sharding_options { num_cores_per_replica: 1 }")
-    assert build_passes(sharded, Permissions()) == [PlaceOnTpu((reference,), XlaShardingOptions(1))]
+    assert build_passes(sharded, ConvertSettings()) == [PlaceOnTpu((reference,), XlaShardingOptions(1))]
 
 
 def test_all_passes_run_in_the_order_in_which_each_finds_what_it_needs() -> None:
     options = parse_options('tpu_functions { function_alias: "f" } batch_options { max_batch_size: 8 }')
-    names = [p.name for p in build_passes(options, Permissions())]
+    names = [p.name for p in build_passes(options, ConvertSettings())]
     assert names == ["place_on_tpu", "batch", "bfloat16", "io_shape"]
 
 
 def test_each_pass_is_made_with_its_own_options_and_permission() -> None:
     batching = parse_options("batch_options { max_batch_size: 8 } disable_default_optimizations: true")
     how = batching.batch_options
-    assert build_passes(batching, Permissions()) == [Batch(how, False)]
-    assert build_passes(batching, Permissions(incompatible=True)) == [Batch(how, False)]
-    assert build_passes(batching, Permissions(batching_violations=True)) == [Batch(how, True)]
+    assert build_passes(batching, ConvertSettings()) == [Batch(how, False)]
+    assert build_passes(batching, ConvertSettings(allow_incompatible=True)) == [Batch(how, False)]
+    assert build_passes(batching, ConvertSettings(allow_batching_violations=True)) == [Batch(how, True)]
     both = parse_options(
         ALIAS + 'bfloat16_optimization: ENABLED bfloat16_optimization_options { filterlist: "Softmax" scope: ALL '
         "skip_safety_checks: true }"
     )
     assert both.bfloat16 is not None
-    assert build_passes(both, Permissions(batching_violations=True)) == [
+    assert build_passes(both, ConvertSettings(allow_batching_violations=True)) == [
         PlaceOnTpu((FunctionRef(FunctionKind.FUNCTION_ALIAS, "f"),)),
         BFloat16(both.bfloat16.scope, True, both.bfloat16.filterlist),
     ]
     assert (both.bfloat16.scope, set(both.bfloat16.filterlist)) == (ConversionScope.ALL, {"Softmax"})
     reshaping = parse_options("disable_default_optimizations: true io_shape_optimization: ENABLED")
-    assert build_passes(reshaping, Permissions()) == [IoShape()]
+    assert build_passes(reshaping, ConvertSettings()) == [IoShape()]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
-from converter import convert, write_cpu_twin
+from converter import ConvertSettings, convert, write_cpu_twin
 from converter.graph import calls, edit
 from converter.saved_model.reader import read_model
 from tests.oracle import LOADERS, Loader, _without_meta_optimizer, assert_same, open_model
@@ -73,7 +73,7 @@ def export(case: Case, out: Path) -> Path:
 
 
 def twin(original: Path, out: Path, options: str) -> Path:
-    convert(original, out / "converted", ON_TPU + options, allow_batching_violations=True)
+    convert(original, out / "converted", ON_TPU + options, ConvertSettings(allow_batching_violations=True))
     write_cpu_twin(out / "converted", out / "twin")
     return out / "twin"
 
