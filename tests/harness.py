@@ -1,6 +1,6 @@
 """Tests of passes: a graph before and after as short text, so that each test documents its rewrite.
 
-How the text is written is told in tests/model_text.py.
+How the text is written is told in converter/graph/text.py.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import pytest
 
 from converter.graph.invariants import verify_structure
 from converter.graph.model import Model
+from converter.graph.text import HIDDEN_ATTRS, render, render_function
 from converter.passes.pass_result import AnyPass, Pass, PassResult, Plan
 from tests.model_parser import parse_model, write_model_text
-from tests.model_text import HIDDEN_ATTRS, render, render_function
 
 __all__ = [
     "HIDDEN_ATTRS",

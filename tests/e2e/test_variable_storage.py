@@ -15,8 +15,9 @@ from converter.analysis.variables.index import find_variables
 from converter.checkpoint.read import list_tensors
 from converter.graph.invariants import verify_structure
 from converter.options.parse import parse_options
+from converter.options.settings import ConvertSettings
 from converter.passes.bfloat16.storage import store_as_bfloat16
-from converter.pipeline import Permissions, build_passes, run_passes
+from converter.pipeline import build_passes, run_passes
 from converter.proofs.cpu_twin import make_cpu_twin
 from converter.saved_model.reader import VARIABLES_PREFIX, read_model
 from converter.saved_model.writer import write_model
@@ -65,7 +66,7 @@ def store_all(name: str, source: Path, target: Path) -> bool:
     model = read_model(source)
     if not MODELS[name].error:
         options = parse_options(MODELS[name].options_for(source) + "\ndisable_default_optimizations: true")
-        run_passes(model, build_passes(options, Permissions()))
+        run_passes(model, build_passes(options, ConvertSettings()))
     eligible = [v for v in find_variables(model) if v.ineligible is None]
     stored = store_as_bfloat16(model, eligible, ())
     assert stored == eligible

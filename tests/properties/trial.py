@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 
 from converter import ConversionReport, convert, parse_options, write_cpu_twin
-from converter.pipeline import Permissions, build_passes, run_passes
+from converter.pipeline import build_passes, run_passes
 from converter.saved_model.reader import read_model
 from tests.oracle import LOADERS, LoadedModel, Loader, Values, assert_same, open_model
 from tests.properties import random_models
@@ -85,7 +85,7 @@ class Trial:
 
 
 def second_passes(options: Options) -> list[Any]:
-    return build_passes(parse_options(options.text()), Permissions())
+    return build_passes(parse_options(options.text()), ConvertSettings())
 
 
 def at_once(opened: LoadedModel, signature: str, requests: Sequence[Values]) -> list[Values]:
