@@ -70,6 +70,7 @@ _import_option = click.option(
 @click.option("--allow_incompatible", is_flag=True, help="Warn only of string, variant or table arguments on the TPU.")
 @click.option("--allow_batching_violations", is_flag=True, help="Warn only of violated rules of batching.")
 @_import_option
+@click.option("--dump_dir", type=click.Path(path_type=Path), help="Write the model after each pass to it, as text.")
 @click.option("--verbose", is_flag=True, help="Log what happens, TensorFlow's own messages included; show tracebacks.")
 @click.pass_context
 def main(
@@ -84,6 +85,7 @@ def main(
     allow_incompatible: bool,
     allow_batching_violations: bool,
     import_modules: tuple[str, ...],
+    dump_dir: Path | None,
     verbose: bool,
 ) -> None:
     """Convert a TensorFlow 2 SavedModel into one that a Cloud TPU can serve.
@@ -107,6 +109,8 @@ def main(
         allow_batching_violations=allow_batching_violations,
         count_flops=report_json is not None,
         import_modules=import_modules,
+        dump_dir=dump_dir,
+        check_each_pass=verbose,
     )
     with _errors_as_exit_codes(verbose):
         options = _read_options(converter_options_string, converter_options_file)

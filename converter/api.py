@@ -16,10 +16,11 @@ from converter.graph.protos import TENSORFLOW_VERSION
 from converter.options.parse import parse_options
 from converter.options.settings import ConvertSettings
 from converter.options.slices import ConverterOptions
-from converter.pipeline import build_passes, run_passes
+from converter.pipeline import Observer, StructureCheck, build_passes, run_passes
 from converter.proofs.cpu_twin import write_cpu_twin
 from converter.proofs.verify import Verification, verify_conversion
 from converter.reports.conversion import ConversionReport
+from converter.reports.dumps import Dumps, check_dump_dir
 from converter.reports.inspection import Inspection, inspect_model
 from converter.saved_model import reader, writer
 from converter.version import __version__
@@ -68,11 +69,13 @@ def convert(
         options = parse_options(options)
     passes = build_passes(options, settings)
     writer.check_output_dir(source, target, settings.overwrite)
+    if settings.dump_dir is not None:
+        check_dump_dir(settings.dump_dir, source, target)
     import_op_libraries(settings.import_modules)
     seconds: dict[str, float] = {}
     model = _timed(seconds, "read", lambda: reader.read_model(source))
     with reader.blaming_input(source):
-        reports = run_passes(model, passes)
+        reports = run_passes(model, passes, _observers(settings))
         work = _timed(seconds, "count_flops", lambda: workload.model_workload(model)) if settings.count_flops else None
     odd = _timed(seconds, "verify", lambda: _problems_of_input(model, source))
     changed = any(r.result.changes for r in reports)
@@ -90,6 +93,12 @@ def convert(
         else (),
         workload=work,
     )
+
+
+def _observers(settings: ConvertSettings) -> list[Observer]:
+    """What hangs between the passes; the dump first, so that it shows what the check refuses."""
+    dumps: list[Observer] = [] if settings.dump_dir is None else [Dumps(settings.dump_dir)]
+    return [*dumps, StructureCheck()] if dumps or settings.check_each_pass else []
 
 
 def _problems_of_input(model: Model, source: Path) -> list[str]:

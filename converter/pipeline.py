@@ -1,13 +1,15 @@
-"""Options -> ordered passes; runs and times them."""
+"""Options -> ordered passes; runs and times them, with what hangs between them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from absl import logging
 
 from converter.errors import ConversionError, InternalError
+from converter.graph import invariants
 from converter.graph.model import Model
 from converter.options.settings import ConvertSettings
 from converter.options.slices import ConverterOptions
@@ -16,6 +18,8 @@ from converter.passes.bfloat16.convert import BFloat16
 from converter.passes.io_shape.reshape import IoShape
 from converter.passes.pass_result import AnyPass, PassReport
 from converter.passes.place_on_tpu.place import PlaceOnTpu
+
+INPUT = "input"
 
 
 def build_passes(options: ConverterOptions, settings: ConvertSettings) -> list[AnyPass]:
@@ -39,22 +43,42 @@ def build_passes(options: ConverterOptions, settings: ConvertSettings) -> list[A
     return passes
 
 
-def run_passes(
-    model: Model, passes: Sequence[AnyPass], after_each: Callable[[Model], None] | None = None
-) -> list[PassReport]:
-    """Runs `passes` in order; `after_each` hangs between them (the tests verify the model there).
+class Observer(Protocol):
+    """Hangs between passes; changes nothing."""
+
+    def __call__(self, model: Model, step: str) -> None:
+        """Sees the model after the pass named `step`, and before the first pass, when `step` is INPUT."""
+
+
+class StructureCheck:
+    """Names the pass that broke the model. What was inconsistent before the first pass is no pass's fault."""
+
+    def __init__(self) -> None:
+        self._was_odd = False
+
+    def __call__(self, model: Model, step: str) -> None:
+        """Raises InternalError, with the first few problems."""
+        found = invariants.problems(model)
+        if step == INPUT:
+            self._was_odd = bool(found)
+        elif found and not self._was_odd:
+            raise InternalError(f'The pass "{step}" left an inconsistent graph: {invariants.summary(found)}.')
+
+
+def run_passes(model: Model, passes: Sequence[AnyPass], observers: Sequence[Observer] = ()) -> list[PassReport]:
+    """Runs and times `passes` in order; the `observers` are called before the first and after each.
 
     Raises:
-      ConversionError: what a pass found wrong with the model or the options.
+      ConversionError: what a pass found wrong with the model or the options, or an observer with its disk.
       InternalError: a pass failed in a way that is our fault; it names the pass and those that ran before.
     """
     reports: list[PassReport] = []
+    for observe in observers:
+        observe(model, INPUT)
     for each in passes:
         start = time.monotonic()
         try:
             result = each.apply(model)
-            if after_each is not None:
-                after_each(model)
         except (ConversionError, InternalError):
             raise
         except Exception as error:
@@ -64,4 +88,6 @@ def run_passes(
             ) from error
         reports.append(PassReport(each.name, time.monotonic() - start, result))
         logging.info("%s: %d changes, %d skips", each.name, len(result.changes), len(result.skips))
+        for observe in observers:
+            observe(model, each.name)
     return reports

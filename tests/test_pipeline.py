@@ -15,7 +15,7 @@ from converter.passes.bfloat16.convert import BFloat16
 from converter.passes.io_shape.reshape import IoShape
 from converter.passes.pass_result import PassResult
 from converter.passes.place_on_tpu.place import PlaceOnTpu
-from converter.pipeline import build_passes, run_passes
+from converter.pipeline import StructureCheck, build_passes, run_passes
 from tests.harness import parse_model
 
 ALIAS = 'tpu_functions { function_alias: "f" } disable_default_optimizations: true '
@@ -86,12 +86,14 @@ def test_passes_run_in_order_and_are_timed(monkeypatch: pytest.MonkeyPatch, capl
     seen = []
     with caplog.at_level("INFO", logger="absl"):
         reports = run_passes(
-            model, [Rename("_a"), Rename("_b")], lambda m: seen.append(m.graph_def.library.function[0].signature.name)
+            model,
+            [Rename("_a"), Rename("_b")],
+            [lambda m, step: seen.append((step, m.graph_def.library.function[0].signature.name))],
         )
     assert [r.name for r in reports] == ["_a", "_b"]
     assert [c.where for r in reports for c in r.result.changes] == ["F_a", "F_a_b"]
     assert [r.seconds for r in reports] == [0.25, 2.0]
-    assert seen == ["F_a", "F_a_b"]
+    assert seen == [("input", "F"), ("_a", "F_a"), ("_b", "F_a_b")]
     assert [r.getMessage() for r in caplog.records] == ["_a: 1 changes, 0 skips", "_b: 1 changes, 0 skips"]
 
 
@@ -110,9 +112,27 @@ def test_any_other_error_is_a_defect_that_names_the_pass_and_those_before_it() -
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_a_failed_check_between_passes_is_a_defect() -> None:
-    def check(model: Model) -> None:
-        raise InternalError("broken")
+@dataclass(frozen=True)
+class Break:
+    """Adds a node whose input does not exist to the function."""
 
-    with pytest.raises(InternalError, match="broken"):
-        run_passes(parse_model("@F() -> () { return }"), [Rename("a")], check)
+    name: str
+
+    def apply(self, model: Model) -> PassResult:
+        next(iter(model.functions.values())).node_def.add(name=self.name, op="NoOp", input=["^gone"])
+        return PassResult()
+
+
+def test_the_check_between_passes_names_the_pass_that_broke_the_model() -> None:
+    ran = []
+    passes = [Rename("a"), Break("b"), Rename("c")]
+    with pytest.raises(
+        InternalError, match=r'^The pass "b" left an inconsistent graph: Fa: input "\^gone" of node "b"'
+    ):
+        run_passes(parse_model("@F() -> () { return }"), passes, [lambda m, step: ran.append(step), StructureCheck()])
+    assert ran == ["input", "a", "b"]
+
+
+def test_a_model_that_was_inconsistent_before_is_not_checked() -> None:
+    odd = parse_model("@F() -> () { n = NoOp(^gone); return }")
+    assert len(run_passes(odd, [Break("b"), Rename("c")], [StructureCheck()])) == 2

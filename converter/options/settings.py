@@ -1,6 +1,7 @@
 """How a conversion is run, next to the options, which say what it does to the model."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,3 +20,7 @@ class ConvertSettings:
     """Add FLOPs and bytes to the report, which takes shape inference through the whole model."""
     import_modules: tuple[str, ...] = ()
     """Modules to import first, for the ops that they register, and for the shapes of what these make."""
+    dump_dir: Path | None = None
+    """Where to write the model as text, before the first pass and after each; implies `check_each_pass`."""
+    check_each_pass: bool = False
+    """Check the structure of the graph after each pass, so that an error names the pass; not only after the last."""

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 
-from converter import ConversionReport, convert, parse_options, write_cpu_twin
+from converter import ConversionReport, ConvertSettings, convert, parse_options, write_cpu_twin
 from converter.pipeline import build_passes, run_passes
 from converter.saved_model.reader import read_model
 from tests.oracle import LOADERS, LoadedModel, Loader, Values, assert_same, open_model
