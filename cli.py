@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
@@ -116,33 +116,14 @@ def main(
         options = _read_options(converter_options_string, converter_options_file)
         if report_json is not None and not report_json.absolute().parent.is_dir():
             raise click.UsageError(f"The directory of --report_json does not exist: '{report_json.parent}'.")
-        _set_up_logging(verbose)
-        report = _convert(input_model_dir, output_model_dir, options, settings, verbose)
-        _print_report(report)
+        _start_tensorflow(verbose)
+        from converter import convert
+
+        with _progress_bar() as progress:
+            report = convert(input_model_dir, output_model_dir, options, settings, progress=progress)
+        _print_report(report, input_model_dir, output_model_dir)
         if report_json is not None:
             report_json.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
-        click.echo(_outcome(report, input_model_dir, output_model_dir), err=True)
-
-
-def _convert(
-    input_model_dir: Path,
-    output_model_dir: Path,
-    options: ConverterOptions,
-    settings: ConvertSettings,
-    verbose: bool,
-) -> ConversionReport:
-    _import_tensorflow(verbose)
-    from converter import convert
-
-    with _progress_bar() as progress:
-        return convert(input_model_dir, output_model_dir, options, settings, progress=progress)
-
-
-def _outcome(report: ConversionReport, input_model_dir: Path, output_model_dir: Path) -> str:
-    copy = "" if report.changed else f", an unchanged copy of {input_model_dir}"
-    done = "Dry run: nothing was written" if report.output_bytes is None else f"Wrote {output_model_dir}{copy}"
-    sizes = f"{report.input_bytes:,} bytes in" + (f", {report.output_bytes:,} out" if report.output_bytes else "")
-    return f"{done} ({sizes})."
 
 
 def _read_options(text: str | None, file: Path | None) -> ConverterOptions:
@@ -179,15 +160,11 @@ def verify(
     Both get the same inputs: random ones, or those of --inputs. Of a batched model, rows are also asked for alone, in
     another order and by several callers at once.
     """
-    try:
-        sizes = [int(size) for size in batch_sizes.split(",")]
-    except ValueError:
-        raise click.UsageError(f"--batch_sizes is '{batch_sizes}'; expected whole numbers such as 1,3.") from None
+    sizes = [int(size) if size.strip().isdecimal() else 0 for size in batch_sizes.split(",")]
     if min(sizes) < 1:
-        raise click.UsageError(f"--batch_sizes is '{batch_sizes}'; expected sizes of at least 1.")
-    _set_up_logging(verbose)
+        raise click.UsageError(f"--batch_sizes is '{batch_sizes}'; expected whole numbers of at least 1, such as 1,3.")
     with _errors_as_exit_codes(verbose):
-        _import_tensorflow(verbose)
+        _start_tensorflow(verbose)
         from converter import verify_conversion
 
         result = verify_conversion(
@@ -199,7 +176,7 @@ def verify(
             tolerance=tolerance,
             import_modules=import_modules,
         )
-        click.echo(result.text())
+        _print(result)
         if not result.passed:
             sys.exit(1)
 
@@ -211,29 +188,49 @@ def verify(
 @click.option("--verbose", is_flag=True, help="Show TensorFlow's own messages and tracebacks.")
 def inspect(model: Path, as_json: bool, import_modules: tuple[str, ...], verbose: bool) -> None:
     """List the signatures and functions of MODEL: what can be put on the TPU, and by which name."""
-    _set_up_logging(verbose)
     with _errors_as_exit_codes(verbose):
-        _import_tensorflow(verbose)
+        _start_tensorflow(verbose)
         from converter import inspect_model
 
         inspection = inspect_model(model, import_modules=import_modules)
-        click.echo(json.dumps(inspection.to_json(), indent=2) if as_json else inspection.text())
+        if as_json:
+            click.echo(json.dumps(inspection.to_json(), indent=2))
+        else:
+            _print(inspection)
 
 
-def _print_report(report: ConversionReport) -> None:
-    from rich.console import Console
+class _Printable(Protocol):
+    """A result that rich can print, too."""
 
-    for line in report.summary():
-        click.echo(line, err=True)
+    def text(self, width: int) -> str: ...
+
+
+def _print(shown: _Printable, err: bool = False) -> None:
+    """In the width and the colours of the terminal; elsewhere as plain text, 80 columns wide or as COLUMNS says."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        from rich.console import Console
+
+        Console(stderr=err).print(shown)
+        return
+    columns = os.environ.get("COLUMNS", "")
+    click.echo(shown.text(int(columns) if columns.isdecimal() and int(columns) else 80), err=err)
+
+
+def _print_report(report: ConversionReport, source: Path, target: Path) -> None:
+    summary = report.summary()
+    if summary.lines:
+        _print(summary, err=True)
     for warning in report.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    heading, *rest = report.text().splitlines()
-    console.print(heading, style="bold" if console.is_terminal else None)
-    for line in rest:
-        console.print(line)
+    heading, _, rest = report.text().partition("\n")
+    click.secho(heading, bold=True)
+    click.echo(rest)
     for note in report.notes:
-        console.print(note)
+        click.echo(note)
+    copy = "" if report.changed else f", an unchanged copy of {source}"
+    done = "Dry run: nothing was written" if report.output_bytes is None else f"Wrote {target}{copy}"
+    sizes = f"{report.input_bytes:,} bytes in" + (f", {report.output_bytes:,} out" if report.output_bytes else "")
+    click.echo(f"{done} ({sizes}).", err=True)
 
 
 @contextmanager
@@ -265,11 +262,12 @@ def _errors_as_exit_codes(verbose: bool) -> Iterator[None]:
         sys.exit(2 if isinstance(error, OptionsError) else 1)
 
 
-def _import_tensorflow(verbose: bool) -> None:
+def _start_tensorflow(verbose: bool) -> None:
     """Imports TensorFlow, whose C++ writes to the process's standard error before any setting could tell it not to.
 
     Unless `verbose`, what it writes is held back, and shown only if the import fails.
     """
+    _set_up_logging(verbose)
     if verbose:
         importlib.import_module("tensorflow")
         return

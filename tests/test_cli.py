@@ -219,8 +219,11 @@ def test_incompatible_arguments_are_an_error_or_with_a_flag_a_warning(tmp_path: 
         ),
         (["unknown_command"], "No such command 'unknown_command'"),
         (["verify", "one"], "Missing argument 'CONVERTED'"),
-        (["verify", "one", "two", "--batch_sizes=1,x"], "--batch_sizes is '1,x'; expected whole numbers such as 1,3"),
-        (["verify", "one", "two", "--batch_sizes=3,0"], "--batch_sizes is '3,0'; expected sizes of at least 1"),
+        (["verify", "one", "two", "--batch_sizes=1,x"], "--batch_sizes is '1,x'; expected whole numbers of at least 1"),
+        (
+            ["verify", "one", "two", "--batch_sizes=3,0"],
+            "--batch_sizes is '3,0'; expected whole numbers of at least 1",
+        ),
     ],
 )
 def test_bad_usage_and_bad_options_exit_with_2(arguments: list[str], message: str) -> None:

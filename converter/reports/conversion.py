@@ -9,6 +9,7 @@ from converter.analysis.cost import Cost
 from converter.analysis.workload import Workload
 from converter.errors import listed
 from converter.passes.pass_result import Json, PassReport
+from converter.printing import Paragraphs
 
 _CPU_ROW = "[CPU cost]"
 _PERCENT_WIDTH = 10
@@ -64,10 +65,10 @@ class ConversionReport:
         ]
         return "\n".join(lines)
 
-    def summary(self) -> list[str]:
+    def summary(self) -> Paragraphs:
         """What the passes did, in a few lines for people; all of it is in `to_json`."""
         lines = [] if self.changed else self._nothing_to_do()
-        return lines + [line for p in self.passes for line in p.result.details.lines()]
+        return Paragraphs((*lines, *(line for p in self.passes for line in p.result.details.lines())))
 
     def _nothing_to_do(self) -> list[str]:
         """Why a conversion has changed nothing: each reason once, with what it holds for."""
