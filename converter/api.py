@@ -111,7 +111,7 @@ def _problems_of_input(model: Model, source: Path) -> list[str]:
         return []
     odd = invariants.problems(reader.read_model(source))
     if not odd:
-        invariants.verify_structure(model)
+        invariants.check_structure(model)
     return odd
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from converter.analysis.call_tree import Arguments, CallTree, Split
-from converter.analysis.op_work import TensorInfo, Work, op_work
+from converter.analysis.op_work import TypedShape, Work, op_work
 from converter.analysis.shape_graph import Argument, FunctionShapes, Handle, Known
 from converter.analysis.shape_inference import Inference, ShapeInferenceError
 from converter.graph import calls, edit, ops, shapes
@@ -78,8 +78,8 @@ class _Works(CallTree[Work]):
         return None
 
 
-def _info(slot: ops.ArgSlot, ref: str, known: FunctionShapes | None) -> TensorInfo:
-    return TensorInfo(slot.dtype, known.of(ref) if known is not None else None)
+def _info(slot: ops.ArgSlot, ref: str, known: FunctionShapes | None) -> TypedShape:
+    return TypedShape(slot.dtype, known.of(ref) if known is not None else None)
 
 
 def _of_one_row(arguments: Iterable[Argument]) -> Arguments:

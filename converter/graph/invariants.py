@@ -13,7 +13,7 @@ from converter.graph.protos import DATA_TYPES, DT_INVALID, CapturedTensor, NodeD
 _TYPES = DATA_TYPES - {DT_INVALID}
 
 
-def verify_structure(model: Model) -> None:
+def check_structure(model: Model) -> None:
     """Checks that names are unique, every reference resolves, and calls fit what they call.
 
     Raises:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from converter.analysis.variables.index import find_variables
 from converter.checkpoint.read import list_tensors
-from converter.graph.invariants import verify_structure
+from converter.graph.invariants import check_structure
 from converter.options.parse import parse_options
 from converter.options.settings import ConvertSettings
 from converter.passes.bfloat16.storage import store_as_bfloat16
@@ -70,7 +70,7 @@ def store_all(name: str, source: Path, target: Path) -> bool:
     eligible = [v for v in find_variables(model) if v.ineligible is None]
     stored = store_as_bfloat16(model, eligible, ())
     assert stored == eligible
-    verify_structure(model)
+    check_structure(model)
     found = {v.name: v for v in find_variables(model)}
     assert all(found[v.name].dtype == tf.bfloat16.as_datatype_enum for v in stored)
     make_cpu_twin(model)
