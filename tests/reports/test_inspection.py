@@ -73,7 +73,7 @@ def test_what_is_told_of_a_function(model: Path) -> None:
 
 
 def test_the_text_names_each_function_as_the_options_would(model: Path) -> None:
-    text = inspect_model(model).text(120)
+    text = inspect_model(model).text(140)
     assert text.startswith(
         "Signatures\n  nodes -> nodes of the main graph, which no option can name\n  serving_default -> serve\n\nFunc"
     )
