@@ -19,7 +19,7 @@ from converter.passes.io_shape.reshape import IoShape
 from converter.passes.pass_result import AnyPass, PassReport
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 
-INPUT = "input"
+INPUT = "input"  # the step before the first pass
 
 
 def build_passes(options: ConverterOptions, settings: ConvertSettings) -> list[AnyPass]:
