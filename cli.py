@@ -14,14 +14,23 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from converter import __version__
+from converter import (
+    ConversionError,
+    ConverterOptions,
+    ConvertSettings,
+    InternalError,
+    OptionsError,
+    __version__,
+    parse_options,
+    read_options_file,
+)
 
 if TYPE_CHECKING:
-    from converter import ConversionReport, ConverterOptions
+    from converter import ConversionReport
 
 _EXAMPLE = """\b
 Example: put the function with the alias "tpu_func" on the TPU and batch its requests.
@@ -61,68 +70,63 @@ _import_option = click.option(
 @click.option("--allow_incompatible", is_flag=True, help="Warn only of string, variant or table arguments on the TPU.")
 @click.option("--allow_batching_violations", is_flag=True, help="Warn only of violated rules of batching.")
 @_import_option
+@click.option("--dump_dir", type=click.Path(path_type=Path), help="Write the model after each pass to it, as text.")
 @click.option("--verbose", is_flag=True, help="Log what happens, TensorFlow's own messages included; show tracebacks.")
 @click.pass_context
-def main(context: click.Context, /, **flags: Any) -> None:
+def main(
+    context: click.Context,
+    input_model_dir: Path | None,
+    output_model_dir: Path | None,
+    converter_options_string: str | None,
+    converter_options_file: Path | None,
+    overwrite: bool,
+    report_json: Path | None,
+    dry_run: bool,
+    allow_incompatible: bool,
+    allow_batching_violations: bool,
+    import_modules: tuple[str, ...],
+    dump_dir: Path | None,
+    verbose: bool,
+) -> None:
     """Convert a TensorFlow 2 SavedModel into one that a Cloud TPU can serve.
 
     Without a COMMAND, converts --input_model_dir and writes --output_model_dir. The report goes to standard output,
     everything else to standard error.
     """
     if context.invoked_subcommand is not None:
-        _set_up_logging(flags["verbose"])
-        context.obj = flags["verbose"]
         return
-    if len(sys.argv) == 1 and not any(flags.values()):
+    if len(sys.argv) == 1 and not any(context.params.values()):
         click.echo(context.get_help())
         context.exit(2)
-    for name in ("input_model_dir", "output_model_dir"):
-        if flags[name] is None:
-            raise click.UsageError(f"Missing option '--{name}'.")
-    with _errors_as_exit_codes(flags["verbose"]):
-        _convert(**flags)
+    if input_model_dir is None:
+        raise click.UsageError("Missing option '--input_model_dir'.")
+    if output_model_dir is None:
+        raise click.UsageError("Missing option '--output_model_dir'.")
+    settings = ConvertSettings(
+        overwrite=overwrite,
+        dry_run=dry_run,
+        allow_incompatible=allow_incompatible,
+        allow_batching_violations=allow_batching_violations,
+        count_flops=report_json is not None,
+        import_modules=import_modules,
+        dump_dir=dump_dir,
+        check_each_pass=verbose,
+    )
+    with _errors_as_exit_codes(verbose):
+        options = _read_options(converter_options_string, converter_options_file)
+        if report_json is not None and not report_json.absolute().parent.is_dir():
+            raise click.UsageError(f"The directory of --report_json does not exist: '{report_json.parent}'.")
+        _start_tensorflow(verbose)
+        from converter import convert
 
-
-def _convert(
-    *,
-    input_model_dir: Path,
-    output_model_dir: Path,
-    converter_options_string: str | None,
-    converter_options_file: Path | None,
-    report_json: Path | None,
-    verbose: bool,
-    **keywords: Any,
-) -> None:
-    options = _read_options(converter_options_string, converter_options_file)
-    if report_json is not None and not report_json.absolute().parent.is_dir():
-        raise click.UsageError(f"The directory of --report_json does not exist: '{report_json.parent}'.")
-    _set_up_logging(verbose)
-    _import_tensorflow(verbose)
-    from converter import convert
-
-    with _progress_bar() as progress:
-        report = convert(
-            input_model_dir,
-            output_model_dir,
-            options,
-            count_flops=report_json is not None,
-            progress=progress,
-            **keywords,
-        )
-    for line in report.summary():
-        click.echo(line, err=True)
-    _print_report(report)
-    if report_json is not None:
-        report_json.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
-    copy = "" if report.changed else f", an unchanged copy of {input_model_dir}"
-    done = "Dry run: nothing was written" if report.output_bytes is None else f"Wrote {output_model_dir}{copy}"
-    sizes = f"{report.input_bytes:,} bytes in" + (f", {report.output_bytes:,} out" if report.output_bytes else "")
-    click.echo(f"{done} ({sizes}).", err=True)
+        with _progress_bar() as progress:
+            report = convert(input_model_dir, output_model_dir, options, settings, progress=progress)
+        _print_report(report, input_model_dir, output_model_dir)
+        if report_json is not None:
+            report_json.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
 def _read_options(text: str | None, file: Path | None) -> ConverterOptions:
-    from converter import parse_options, read_options_file
-
     if text is not None and file is None:
         return parse_options(text)
     if file is not None and text is None:
@@ -156,15 +160,11 @@ def verify(
     Both get the same inputs: random ones, or those of --inputs. Of a batched model, rows are also asked for alone, in
     another order and by several callers at once.
     """
-    try:
-        sizes = [int(size) for size in batch_sizes.split(",")]
-    except ValueError:
-        raise click.UsageError(f"--batch_sizes is '{batch_sizes}'; expected whole numbers such as 1,3.") from None
+    sizes = [int(size) if size.strip().isdecimal() else 0 for size in batch_sizes.split(",")]
     if min(sizes) < 1:
-        raise click.UsageError(f"--batch_sizes is '{batch_sizes}'; expected sizes of at least 1.")
-    _set_up_logging(verbose)
+        raise click.UsageError(f"--batch_sizes is '{batch_sizes}'; expected whole numbers of at least 1, such as 1,3.")
     with _errors_as_exit_codes(verbose):
-        _import_tensorflow(verbose)
+        _start_tensorflow(verbose)
         from converter import verify_conversion
 
         result = verify_conversion(
@@ -176,7 +176,7 @@ def verify(
             tolerance=tolerance,
             import_modules=import_modules,
         )
-        click.echo(result.text())
+        _print(result)
         if not result.passed:
             sys.exit(1)
 
@@ -188,27 +188,49 @@ def verify(
 @click.option("--verbose", is_flag=True, help="Show TensorFlow's own messages and tracebacks.")
 def inspect(model: Path, as_json: bool, import_modules: tuple[str, ...], verbose: bool) -> None:
     """List the signatures and functions of MODEL: what can be put on the TPU, and by which name."""
-    _set_up_logging(verbose)
     with _errors_as_exit_codes(verbose):
-        _import_tensorflow(verbose)
+        _start_tensorflow(verbose)
         from converter import inspect_model
 
         inspection = inspect_model(model, import_modules=import_modules)
-        click.echo(json.dumps(inspection.to_json(), indent=2) if as_json else inspection.text())
+        if as_json:
+            click.echo(json.dumps(inspection.to_json(), indent=2))
+        else:
+            _print(inspection)
 
 
-def _print_report(report: ConversionReport) -> None:
-    from rich.console import Console
+class _Printable(Protocol):
+    """A result that rich can print, too."""
 
+    def text(self, width: int) -> str: ...
+
+
+def _print(shown: _Printable, err: bool = False) -> None:
+    """In the width and the colours of the terminal; elsewhere as plain text, 80 columns wide or as COLUMNS says."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        from rich.console import Console
+
+        Console(stderr=err).print(shown)
+        return
+    columns = os.environ.get("COLUMNS", "")
+    click.echo(shown.text(int(columns) if columns.isdecimal() and int(columns) else 80), err=err)
+
+
+def _print_report(report: ConversionReport, source: Path, target: Path) -> None:
+    summary = report.summary()
+    if summary.lines:
+        _print(summary, err=True)
     for warning in report.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    heading, *rest = report.text().splitlines()
-    console.print(heading, style="bold" if console.is_terminal else None)
-    for line in rest:
-        console.print(line)
+    heading, _, rest = report.text().partition("\n")
+    click.secho(heading, bold=True)
+    click.echo(rest)
     for note in report.notes:
-        console.print(note)
+        click.echo(note)
+    copy = "" if report.changed else f", an unchanged copy of {source}"
+    done = "Dry run: nothing was written" if report.output_bytes is None else f"Wrote {target}{copy}"
+    sizes = f"{report.input_bytes:,} bytes in" + (f", {report.output_bytes:,} out" if report.output_bytes else "")
+    click.echo(f"{done} ({sizes}).", err=True)
 
 
 @contextmanager
@@ -228,8 +250,6 @@ def _progress_bar() -> Iterator[Callable[[int, int], None] | None]:
 
 @contextmanager
 def _errors_as_exit_codes(verbose: bool) -> Iterator[None]:
-    from converter import ConversionError, InternalError, OptionsError
-
     try:
         yield
     except (ConversionError, InternalError) as error:
@@ -242,11 +262,12 @@ def _errors_as_exit_codes(verbose: bool) -> Iterator[None]:
         sys.exit(2 if isinstance(error, OptionsError) else 1)
 
 
-def _import_tensorflow(verbose: bool) -> None:
+def _start_tensorflow(verbose: bool) -> None:
     """Imports TensorFlow, whose C++ writes to the process's standard error before any setting could tell it not to.
 
     Unless `verbose`, what it writes is held back, and shown only if the import fails.
     """
+    _set_up_logging(verbose)
     if verbose:
         importlib.import_module("tensorflow")
         return

@@ -25,7 +25,7 @@ from typing import Any
 from tensorflow.core.framework import function_pb2, types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
-from converter import convert
+from converter import ConvertSettings, convert
 from converter.graph.nodes import const_node, func_attr, make_node, type_attr, type_list_attr
 
 FLOAT, RESOURCE = types_pb2.DT_FLOAT, types_pb2.DT_RESOURCE
@@ -158,7 +158,7 @@ def measure(model: Path, out: Path, repeats: int, options: str, count_flops: boo
     runs = []
     for _ in range(repeats):
         start = time.process_time()
-        report = convert(model, out, options, overwrite=True, count_flops=count_flops)
+        report = convert(model, out, options, ConvertSettings(overwrite=True, count_flops=count_flops))
         seconds = time.process_time() - start
         runs.append((seconds, {**report.seconds, **{p.name: p.seconds for p in report.passes}}))
     return min(runs, key=lambda run: run[0])

@@ -12,24 +12,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converter.errors import ConversionError, InternalError, ModelReadError, OptionsError, OutputError
-from converter.options.parse import ConverterOptions, parse_options, read_options_file
+from converter.options.parse import parse_options, read_options_file
+from converter.options.settings import ConvertSettings
+from converter.options.slices import ConverterOptions
 from converter.version import __version__
 
 if TYPE_CHECKING:
-    from converter.api import convert
-    from converter.proofs.cpu_twin import write_cpu_twin
-    from converter.proofs.verify import verify_conversion
-    from converter.reports.conversion import ConversionReport
-    from converter.reports.inspection import inspect_model
+    from converter.api import (
+        ConversionReport,
+        Inspection,
+        Verification,
+        convert,
+        inspect_model,
+        verify_conversion,
+        write_cpu_twin,
+    )
 
 __all__ = [
     "ConversionError",
     "ConversionReport",
+    "ConvertSettings",
     "ConverterOptions",
+    "Inspection",
     "InternalError",
     "ModelReadError",
     "OptionsError",
     "OutputError",
+    "Verification",
     "__version__",
     "convert",
     "inspect_model",
@@ -39,18 +48,11 @@ __all__ = [
     "write_cpu_twin",
 ]
 
-_LAZY = {
-    "ConversionReport": "converter.reports.conversion",
-    "convert": "converter.api",
-    "inspect_model": "converter.reports.inspection",
-    "verify_conversion": "converter.proofs.verify",
-    "write_cpu_twin": "converter.proofs.cpu_twin",
-}
-
 
 def __getattr__(name: str) -> object:
-    if name not in _LAZY:
+    """The rest of the public names, whose modules import TensorFlow."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return getattr(importlib.import_module("converter.api"), name)

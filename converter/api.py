@@ -1,9 +1,9 @@
-"""The conversion as one call."""
+"""One function a use case: what the commands of the command line call, and nothing deeper."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,26 +13,38 @@ from converter.graph import invariants
 from converter.graph.model import Model
 from converter.graph.op_libraries import import_op_libraries
 from converter.graph.protos import TENSORFLOW_VERSION
-from converter.options.parse import ConverterOptions, parse_options
-from converter.pipeline import Permissions, build_passes, run_passes
+from converter.options.parse import parse_options
+from converter.options.settings import ConvertSettings
+from converter.options.slices import ConverterOptions
+from converter.pipeline import Observer, StructureCheck, build_passes, run_passes
+from converter.proofs.cpu_twin import write_cpu_twin
+from converter.proofs.verify import Verification, verify_conversion
 from converter.reports.conversion import ConversionReport
+from converter.reports.dumps import Dumps, check_dump_dir
+from converter.reports.inspection import Inspection, inspect_model
 from converter.saved_model import reader, writer
 from converter.version import __version__
 
+__all__ = [
+    "ConversionReport",
+    "Inspection",
+    "Verification",
+    "convert",
+    "inspect_model",
+    "verify_conversion",
+    "write_cpu_twin",
+]
+
 _T = TypeVar("_T")
+_DEFAULTS = ConvertSettings()
 
 
 def convert(
     input_model_dir: Path | str,
     output_model_dir: Path | str,
     options: ConverterOptions | str,
+    settings: ConvertSettings = _DEFAULTS,
     *,
-    overwrite: bool = False,
-    dry_run: bool = False,
-    allow_incompatible: bool = False,
-    allow_batching_violations: bool = False,
-    count_flops: bool = False,
-    import_modules: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> ConversionReport:
     """Converts a TensorFlow 2 SavedModel into one that a Cloud TPU can serve.
@@ -41,12 +53,7 @@ def convert(
       input_model_dir: directory of the SavedModel; it is not modified.
       output_model_dir: where to write; may be an existing empty directory.
       options: `ConverterOptions`, or their text proto.
-      overwrite: replace what `output_model_dir` holds.
-      dry_run: do everything but write.
-      allow_incompatible: string, variant and table arguments of TPU functions are warnings, not errors.
-      allow_batching_violations: certain violations of the batching op's shape rules are warnings, not errors.
-      count_flops: add FLOPs and bytes to the report, which takes shape inference through the whole model.
-      import_modules: modules to import first, for the ops that they register, and for the shapes of what these make.
+      settings: how to go about it: what may be overwritten, what is allowed, what is counted.
       progress: called with (bytes done, bytes in all) while variables are rewritten.
 
     Returns:
@@ -60,23 +67,25 @@ def convert(
     source, target = Path(input_model_dir), Path(output_model_dir)
     if isinstance(options, str):
         options = parse_options(options)
-    passes = build_passes(options, Permissions(allow_incompatible, allow_batching_violations))
-    writer.check_output_dir(source, target, overwrite)
-    import_op_libraries(import_modules)
+    passes = build_passes(options, settings)
+    writer.check_output_dir(source, target, settings.overwrite)
+    if settings.dump_dir is not None:
+        check_dump_dir(settings.dump_dir, source, target)
+    import_op_libraries(settings.import_modules)
     seconds: dict[str, float] = {}
     model = _timed(seconds, "read", lambda: reader.read_model(source))
     with reader.blaming_input(source):
-        reports = run_passes(model, passes)
-        work = _timed(seconds, "count_flops", lambda: workload.model_workload(model)) if count_flops else None
+        reports = run_passes(model, passes, _observers(settings))
+        work = _timed(seconds, "count_flops", lambda: workload.model_workload(model)) if settings.count_flops else None
     odd = _timed(seconds, "verify", lambda: _problems_of_input(model, source))
     changed = any(r.result.changes for r in reports)
-    if not dry_run:
+    if not settings.dry_run:
         _timed(seconds, "write", lambda: writer.write_model(model, target, unchanged=not changed, progress=progress))
     return ConversionReport(
         cost=cost.model_cost(model),
         passes=tuple(reports),
         input_bytes=_size(source),
-        output_bytes=None if dry_run else _size(target),
+        output_bytes=None if settings.dry_run else _size(target),
         seconds=seconds,
         versions=_versions(model.meta_graph.meta_info_def.tensorflow_version),
         notes=(f"The input graph is inconsistent, so the result was not checked: {invariants.summary(odd)}.",)
@@ -84,6 +93,12 @@ def convert(
         else (),
         workload=work,
     )
+
+
+def _observers(settings: ConvertSettings) -> list[Observer]:
+    """What hangs between the passes; the dump first, so that it shows what the check refuses."""
+    dumps: list[Observer] = [] if settings.dump_dir is None else [Dumps(settings.dump_dir)]
+    return [*dumps, StructureCheck()] if dumps or settings.check_each_pass else []
 
 
 def _problems_of_input(model: Model, source: Path) -> list[str]:
@@ -96,7 +111,7 @@ def _problems_of_input(model: Model, source: Path) -> list[str]:
         return []
     odd = invariants.problems(reader.read_model(source))
     if not odd:
-        invariants.verify_structure(model)
+        invariants.check_structure(model)
     return odd
 
 

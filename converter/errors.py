@@ -6,7 +6,7 @@ types: the command line prints the first kind as it is and asks for a report of 
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class ConversionError(Exception):
@@ -36,5 +36,10 @@ def nearest(name: str, existing: Iterable[str], limit: int = 10) -> str:
         return "none"
     ratio = {n: difflib.SequenceMatcher(None, name.lower(), n.lower()).ratio() for n in names}
     names.sort(key=lambda n: (-ratio[n], n))
-    shown = ", ".join(f'"{n}"' for n in names[:limit])
+    return listed([f'"{n}"' for n in names], limit)
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """The first few names: 'a, b, c, d, e and 2 more'."""
+    shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

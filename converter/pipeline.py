@@ -1,52 +1,38 @@
-"""Options -> ordered passes; runs and times them."""
+"""Options -> ordered passes; runs and times them, with what hangs between them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Protocol
 
 from absl import logging
 
-from converter.errors import ConversionError, InternalError, OptionsError
+from converter.errors import ConversionError, InternalError
+from converter.graph import invariants
 from converter.graph.model import Model
-from converter.options.parse import ConverterOptions
+from converter.options.settings import ConvertSettings
+from converter.options.slices import ConverterOptions
 from converter.passes.batching.batch import Batch
 from converter.passes.bfloat16.convert import BFloat16
 from converter.passes.io_shape.reshape import IoShape
 from converter.passes.pass_result import AnyPass, PassReport
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 
-
-@dataclass(frozen=True)
-class Permissions:
-    """Checks that the user has turned from errors into warnings."""
-
-    incompatible: bool = False
-    batching_violations: bool = False
+INPUT = "input"  # the step before the first pass
 
 
-def build_passes(options: ConverterOptions, permissions: Permissions) -> list[AnyPass]:
+def build_passes(options: ConverterOptions, settings: ConvertSettings) -> list[AnyPass]:
     """The passes that these options ask for, in the order in which they must run.
 
     Raises:
-      OptionsError: an option whose pass does not exist.
+      OptionsError: what a pass finds wrong with its slice, whatever the model.
     """
-    if options.quantization is not None:
-        raise OptionsError(
-            "external_feature_configs { quantization_options } is not supported yet. Remove it; the other options "
-            "work without it."
-        )
-    if options.xla_sharding is not None and not options.tpu_functions:
-        raise OptionsError(
-            "xla_sharding_options say how the functions in tpu_functions are split over cores, but there are no "
-            "tpu_functions. Name the functions, or remove xla_sharding_options."
-        )
     passes: list[AnyPass] = []
     if options.tpu_functions:
-        passes.append(PlaceOnTpu(options.tpu_functions, options.xla_sharding, permissions.incompatible))
+        passes.append(PlaceOnTpu(options.tpu_functions, options.xla_sharding, settings.allow_incompatible))
     if options.batch_options:
-        passes.append(Batch(options.batch_options, permissions.batching_violations))
+        passes.append(Batch(options.batch_options, settings.allow_batching_violations))
     if options.bfloat16 is not None:
         # After batching, so that the casts at TPU calls work on whole batches.
         how = options.bfloat16
@@ -57,22 +43,42 @@ def build_passes(options: ConverterOptions, permissions: Permissions) -> list[An
     return passes
 
 
-def run_passes(
-    model: Model, passes: Sequence[AnyPass], after_each: Callable[[Model], None] | None = None
-) -> list[PassReport]:
-    """Runs `passes` in order; `after_each` hangs between them (the tests verify the model there).
+class Observer(Protocol):
+    """Hangs between passes; changes nothing."""
+
+    def __call__(self, model: Model, step: str) -> None:
+        """Sees the model after the pass named `step`, and before the first pass, when `step` is INPUT."""
+
+
+class StructureCheck:
+    """Names the pass that broke the model. What was inconsistent before the first pass is no pass's fault."""
+
+    def __init__(self) -> None:
+        self._was_odd = False
+
+    def __call__(self, model: Model, step: str) -> None:
+        """Raises InternalError, with the first few problems."""
+        found = invariants.problems(model)
+        if step == INPUT:
+            self._was_odd = bool(found)
+        elif found and not self._was_odd:
+            raise InternalError(f'The pass "{step}" left an inconsistent graph: {invariants.summary(found)}.')
+
+
+def run_passes(model: Model, passes: Sequence[AnyPass], observers: Sequence[Observer] = ()) -> list[PassReport]:
+    """Runs and times `passes` in order; the `observers` are called before the first and after each.
 
     Raises:
-      ConversionError: what a pass found wrong with the model or the options.
+      ConversionError: what a pass found wrong with the model or the options, or an observer with its disk.
       InternalError: a pass failed in a way that is our fault; it names the pass and those that ran before.
     """
     reports: list[PassReport] = []
+    for observe in observers:
+        observe(model, INPUT)
     for each in passes:
         start = time.monotonic()
         try:
             result = each.apply(model)
-            if after_each is not None:
-                after_each(model)
         except (ConversionError, InternalError):
             raise
         except Exception as error:
@@ -82,4 +88,6 @@ def run_passes(
             ) from error
         reports.append(PassReport(each.name, time.monotonic() - start, result))
         logging.info("%s: %d changes, %d skips", each.name, len(result.changes), len(result.skips))
+        for observe in observers:
+            observe(model, each.name)
     return reports

@@ -1,6 +1,6 @@
 """Tests of passes: a graph before and after as short text, so that each test documents its rewrite.
 
-How the text is written is told in tests/model_text.py.
+How the text is written is told in converter/graph/text.py.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Collection, Sequence
 
 import pytest
 
-from converter.graph.invariants import verify_structure
+from converter.graph.invariants import check_structure
 from converter.graph.model import Model
+from converter.graph.text import HIDDEN_ATTRS, render, render_function
 from converter.passes.pass_result import AnyPass, Pass, PassResult, Plan
 from tests.kept import look_ups_checked
 from tests.model_parser import parse_model, write_model_text
-from tests.model_text import HIDDEN_ATTRS, render, render_function
 
 __all__ = [
     "HIDDEN_ATTRS",
@@ -57,13 +57,13 @@ def assert_pass(
       show: attributes that are compared although they are among HIDDEN_ATTRS.
     """
     model = parse_model(before)
-    verify_structure(model)
+    check_structure(model)
     state = _state(model)
     assert_planning_changes_nothing(each, model)
     with look_ups_checked():
         result = each.apply(model)
     _assert_same_text(render(model, show, sort=True), render(parse_model(after), show, sort=True))
-    verify_structure(model)
+    check_structure(model)
     _assert_truthful(result, changed=_state(model) != state)
     if changes is not None:
         _assert_said("changes", [f"{c.where}: {c.what}" for c in result.changes], changes)
@@ -77,7 +77,7 @@ def assert_pass(
 def assert_pass_raises(each: AnyPass, before: str, error: type[Exception], message_regex: str) -> None:
     """Fails unless the pass refuses `before` with exactly this type of error and leaves the model as it was."""
     model = parse_model(before)
-    verify_structure(model)
+    check_structure(model)
     state = _state(model)
     with pytest.raises(error, match=message_regex) as caught:
         each.apply(model)

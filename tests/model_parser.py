@@ -1,4 +1,4 @@
-"""Reads the text of tests/model_text.py, which says how it is written."""
+"""Reads the text of converter/graph/text.py, which says how it is written."""
 
 from __future__ import annotations
 

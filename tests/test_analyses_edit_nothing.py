@@ -13,7 +13,7 @@ from converter.errors import ConversionError
 from converter.graph import calls, outside
 from converter.graph.invariants import problems
 from converter.graph.model import Model
-from converter.options.parse import FunctionKind, FunctionRef
+from converter.options.slices import FunctionKind, FunctionRef
 from converter.saved_model.reader import read_model
 from testdata.make_testdata import MODELS
 from tests.harness import parse_model

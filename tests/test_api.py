@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 import converter
-from converter import ConversionError, InternalError, ModelReadError, OptionsError, OutputError, convert, parse_options
+from converter import (
+    ConversionError,
+    ConvertSettings,
+    InternalError,
+    ModelReadError,
+    OptionsError,
+    OutputError,
+    convert,
+    parse_options,
+)
 from converter.passes.pass_result import PassResult
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 from tests.harness import write_model_text
@@ -44,18 +53,18 @@ def test_the_report_tells_what_was_done(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_goes_all_the_way_but_writes_nothing(model: Path, tmp_path: Path) -> None:
-    report = convert(model, tmp_path / "out", OPTIONS, dry_run=True)
+    report = convert(model, tmp_path / "out", OPTIONS, ConvertSettings(dry_run=True))
     assert report.changed and report.output_bytes is None
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConversionError, match="no function alias"):
-        convert(model, tmp_path / "out", OPTIONS.replace('"f"', '"g"'), dry_run=True)
+        convert(model, tmp_path / "out", OPTIONS.replace('"f"', '"g"'), ConvertSettings(dry_run=True))
 
 
 def test_an_existing_model_is_overwritten_only_on_demand(model: Path, tmp_path: Path) -> None:
     convert(model, tmp_path / "out", OPTIONS)
     with pytest.raises(OutputError, match=r"is not empty, it holds saved_model\.pb\."):
         convert(model, tmp_path / "out", OPTIONS)
-    convert(model, tmp_path / "out", OPTIONS, overwrite=True)
+    convert(model, tmp_path / "out", OPTIONS, ConvertSettings(overwrite=True))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ from click.testing import CliRunner, Result
 
 import cli
 import converter
+from converter.graph.model import Model
+from converter.passes.pass_result import PassResult
+from converter.passes.place_on_tpu.place import PlaceOnTpu
 from tests.harness import write_model_text
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +127,29 @@ def test_a_dry_run_reports_and_writes_nothing(model: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_the_model_between_passes_is_dumped_on_demand(model: Path, tmp_path: Path) -> None:
+    result = convert(model, tmp_path / "out", f"--dump_dir={tmp_path / 'dumps'}", "--dry_run")
+    assert (result.exit_code, result.stdout) == (0, REPORT)
+    names = {p.name for p in (tmp_path / "dumps").iterdir()}
+    assert names == {"0-input.txt", "1-place_on_tpu.txt", "1-place_on_tpu.diff"}
+    again = convert(model, tmp_path / "out", f"--dump_dir={tmp_path / 'dumps'}", "--dry_run")
+    assert again.exit_code == 1 and "is not empty, it holds 0-input.txt, " in again.stderr
+
+
+@pytest.mark.parametrize(("flags", "told"), [([], "The converted graph"), (["--verbose"], 'The pass "place_on_tpu"')])
+def test_verbose_names_the_pass_that_broke_the_model(
+    flags: list[str], told: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damage(self: PlaceOnTpu, model: Model) -> PassResult:
+        model.functions["F"].node_def[0].input[0] = "gone"
+        return PassResult()
+
+    monkeypatch.setattr(PlaceOnTpu, "apply", damage)
+    result = convert(model, tmp_path / "out", *flags)
+    assert result.exit_code == 1
+    assert f"Error: {told}" in result.stderr
+
+
 def test_a_second_conversion_changes_nothing_and_reports_the_same(model: Path, tmp_path: Path) -> None:
     assert convert(model, tmp_path / "out").exit_code == 0
     result = convert(tmp_path / "out", tmp_path / "again")
@@ -193,8 +219,11 @@ def test_incompatible_arguments_are_an_error_or_with_a_flag_a_warning(tmp_path: 
         ),
         (["unknown_command"], "No such command 'unknown_command'"),
         (["verify", "one"], "Missing argument 'CONVERTED'"),
-        (["verify", "one", "two", "--batch_sizes=1,x"], "--batch_sizes is '1,x'; expected whole numbers such as 1,3"),
-        (["verify", "one", "two", "--batch_sizes=3,0"], "--batch_sizes is '3,0'; expected sizes of at least 1"),
+        (["verify", "one", "two", "--batch_sizes=1,x"], "--batch_sizes is '1,x'; expected whole numbers of at least 1"),
+        (
+            ["verify", "one", "two", "--batch_sizes=3,0"],
+            "--batch_sizes is '3,0'; expected whole numbers of at least 1",
+        ),
     ],
 )
 def test_bad_usage_and_bad_options_exit_with_2(arguments: list[str], message: str) -> None:
@@ -239,8 +268,6 @@ def test_a_traceback_is_shown_with_verbose_alone(tmp_path: Path) -> None:
 
 
 def test_a_defect_asks_for_a_report(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from converter.passes.place_on_tpu.place import PlaceOnTpu
-
     monkeypatch.setattr(PlaceOnTpu, "apply", lambda self, model: 1 / 0)
     result = convert(model, tmp_path / "out")
     assert result.exit_code == 1

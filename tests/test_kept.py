@@ -10,7 +10,8 @@ from converter.graph import calls
 from converter.graph.model import Model
 from converter.graph.nodes import make_node
 from converter.graph.scope_index import scope_index
-from converter.pipeline import Permissions, build_passes, run_passes
+from converter.options.settings import ConvertSettings
+from converter.pipeline import build_passes, run_passes
 from converter.saved_model.reader import read_model
 from testdata.make_testdata import MODELS
 from tests.harness import parse_model
@@ -31,7 +32,7 @@ def test_passes_look_up_what_is_there(name: str, testdata: Callable[[str], Path]
     directory = testdata(name)
     model = read_model(directory)
     options = parse_options(f"{MODELS[name].options_for(directory)} {BATCHED}")
-    passes = build_passes(options, Permissions(batching_violations=True))
+    passes = build_passes(options, ConvertSettings(allow_batching_violations=True))
     assert any(report.result.changes for report in run_passes(model, passes, look_up_everything))
     assert not any(report.result.changes for report in run_passes(model, passes, look_up_everything))
 

@@ -7,13 +7,15 @@ import pytest
 
 from converter.errors import ConversionError, InternalError, OptionsError
 from converter.graph.model import Model
-from converter.options.parse import FunctionKind, FunctionRef, Scope, XlaShardingOptions, parse_options
+from converter.options.parse import parse_options
+from converter.options.settings import ConvertSettings
+from converter.options.slices import ConversionScope, FunctionKind, FunctionRef, XlaShardingOptions
 from converter.passes.batching.batch import Batch
 from converter.passes.bfloat16.convert import BFloat16
 from converter.passes.io_shape.reshape import IoShape
 from converter.passes.pass_result import PassResult
 from converter.passes.place_on_tpu.place import PlaceOnTpu
-from converter.pipeline import Permissions, build_passes, run_passes
+from converter.pipeline import StructureCheck, build_passes, run_passes
 from tests.harness import parse_model
 
 ALIAS = 'tpu_functions { function_alias: "f" } disable_default_optimizations: true '
@@ -21,52 +23,38 @@ ALIAS = 'tpu_functions { function_alias: "f" } disable_default_optimizations: tr
 
 def test_tpu_functions_give_the_pass_that_places_them() -> None:
     reference = FunctionRef(FunctionKind.FUNCTION_ALIAS, "f")
-    assert build_passes(parse_options(ALIAS), Permissions()) == [PlaceOnTpu((reference,))]
-    assert build_passes(parse_options(ALIAS), Permissions(incompatible=True)) == [
+    assert build_passes(parse_options(ALIAS), ConvertSettings()) == [PlaceOnTpu((reference,))]
+    assert build_passes(parse_options(ALIAS), ConvertSettings(allow_incompatible=True)) == [
         PlaceOnTpu((reference,), None, allow_incompatible=True)
     ]
     sharded = parse_options(ALIAS + "xla_sharding_options { num_cores_per_replica: 1 }")
-    assert build_passes(sharded, Permissions()) == [PlaceOnTpu((reference,), XlaShardingOptions(1))]
+    assert build_passes(sharded, ConvertSettings()) == [PlaceOnTpu((reference,), XlaShardingOptions(1))]
 
 
 def test_all_passes_run_in_the_order_in_which_each_finds_what_it_needs() -> None:
     options = parse_options('tpu_functions { function_alias: "f" } batch_options { max_batch_size: 8 }')
-    names = [p.name for p in build_passes(options, Permissions())]
+    names = [p.name for p in build_passes(options, ConvertSettings())]
     assert names == ["place_on_tpu", "batch", "bfloat16", "io_shape"]
 
 
 def test_each_pass_is_made_with_its_own_options_and_permission() -> None:
     batching = parse_options("batch_options { max_batch_size: 8 } disable_default_optimizations: true")
     how = batching.batch_options
-    assert build_passes(batching, Permissions()) == [Batch(how, False)]
-    assert build_passes(batching, Permissions(incompatible=True)) == [Batch(how, False)]
-    assert build_passes(batching, Permissions(batching_violations=True)) == [Batch(how, True)]
+    assert build_passes(batching, ConvertSettings()) == [Batch(how, False)]
+    assert build_passes(batching, ConvertSettings(allow_incompatible=True)) == [Batch(how, False)]
+    assert build_passes(batching, ConvertSettings(allow_batching_violations=True)) == [Batch(how, True)]
     both = parse_options(
         ALIAS + 'bfloat16_optimization: ENABLED bfloat16_optimization_options { filterlist: "Softmax" scope: ALL '
         "skip_safety_checks: true }"
     )
     assert both.bfloat16 is not None
-    assert build_passes(both, Permissions(batching_violations=True)) == [
+    assert build_passes(both, ConvertSettings(allow_batching_violations=True)) == [
         PlaceOnTpu((FunctionRef(FunctionKind.FUNCTION_ALIAS, "f"),)),
         BFloat16(both.bfloat16.scope, True, both.bfloat16.filterlist),
     ]
-    assert (both.bfloat16.scope, set(both.bfloat16.filterlist)) == (Scope.ALL, {"Softmax"})
+    assert (both.bfloat16.scope, set(both.bfloat16.filterlist)) == (ConversionScope.ALL, {"Softmax"})
     reshaping = parse_options("disable_default_optimizations: true io_shape_optimization: ENABLED")
-    assert build_passes(reshaping, Permissions()) == [IoShape()]
-
-
-def test_sharding_without_functions_on_the_tpu_is_refused() -> None:
-    options = parse_options("batch_options { max_batch_size: 8 } xla_sharding_options { num_cores_per_replica: 1 }")
-    with pytest.raises(OptionsError, match=r"^xla_sharding_options say how the functions in tpu_functions are split"):
-        build_passes(options, Permissions())
-
-
-def test_an_option_whose_pass_does_not_exist_is_refused_by_name() -> None:
-    options = parse_options(ALIAS + "external_feature_configs { quantization_options { } }")
-    with pytest.raises(
-        OptionsError, match=r"^external_feature_configs \{ quantization_options \} is not supported yet"
-    ):
-        build_passes(options, Permissions())
+    assert build_passes(reshaping, ConvertSettings()) == [IoShape()]
 
 
 @dataclass(frozen=True)
@@ -98,12 +86,14 @@ def test_passes_run_in_order_and_are_timed(monkeypatch: pytest.MonkeyPatch, capl
     seen = []
     with caplog.at_level("INFO", logger="absl"):
         reports = run_passes(
-            model, [Rename("_a"), Rename("_b")], lambda m: seen.append(m.graph_def.library.function[0].signature.name)
+            model,
+            [Rename("_a"), Rename("_b")],
+            [lambda m, step: seen.append((step, m.graph_def.library.function[0].signature.name))],
         )
     assert [r.name for r in reports] == ["_a", "_b"]
     assert [c.where for r in reports for c in r.result.changes] == ["F_a", "F_a_b"]
     assert [r.seconds for r in reports] == [0.25, 2.0]
-    assert seen == ["F_a", "F_a_b"]
+    assert seen == [("input", "F"), ("_a", "F_a"), ("_b", "F_a_b")]
     assert [r.getMessage() for r in caplog.records] == ["_a: 1 changes, 0 skips", "_b: 1 changes, 0 skips"]
 
 
@@ -122,9 +112,27 @@ def test_any_other_error_is_a_defect_that_names_the_pass_and_those_before_it() -
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_a_failed_check_between_passes_is_a_defect() -> None:
-    def check(model: Model) -> None:
-        raise InternalError("broken")
+@dataclass(frozen=True)
+class Break:
+    """Adds a node whose input does not exist to the function."""
 
-    with pytest.raises(InternalError, match="broken"):
-        run_passes(parse_model("@F() -> () { return }"), [Rename("a")], check)
+    name: str
+
+    def apply(self, model: Model) -> PassResult:
+        next(iter(model.functions.values())).node_def.add(name=self.name, op="NoOp", input=["^gone"])
+        return PassResult()
+
+
+def test_the_check_between_passes_names_the_pass_that_broke_the_model() -> None:
+    ran = []
+    passes = [Rename("a"), Break("b"), Rename("c")]
+    with pytest.raises(
+        InternalError, match=r'^The pass "b" left an inconsistent graph: Fa: input "\^gone" of node "b"'
+    ):
+        run_passes(parse_model("@F() -> () { return }"), passes, [lambda m, step: ran.append(step), StructureCheck()])
+    assert ran == ["input", "a", "b"]
+
+
+def test_a_model_that_was_inconsistent_before_is_not_checked() -> None:
+    odd = parse_model("@F() -> () { n = NoOp(^gone); return }")
+    assert len(run_passes(odd, [Break("b"), Rename("c")], [StructureCheck()])) == 2

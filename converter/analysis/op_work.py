@@ -68,7 +68,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class TensorInfo:
+class TypedShape:
     """A tensor that an op takes or gives. `dtype` is that of types.proto."""
 
     dtype: DataType
@@ -85,12 +85,12 @@ class TensorInfo:
         return 0 if self.dtype in _WITHOUT_ELEMENTS else self.elements * tensors.bytes_per_element(self.dtype)
 
 
-def op_work(node: NodeDef, taken: Sequence[TensorInfo], given: Sequence[TensorInfo]) -> Work:
+def op_work(node: NodeDef, taken: Sequence[TypedShape], given: Sequence[TypedShape]) -> Work:
     """The work of a node that calls no function. `taken` and `given` are its data inputs and outputs."""
     return Work(_flops(node, taken, given), _bytes(node.op, taken, given))
 
 
-def _flops(node: NodeDef, taken: Sequence[TensorInfo], given: Sequence[TensorInfo]) -> int:
+def _flops(node: NodeDef, taken: Sequence[TypedShape], given: Sequence[TypedShape]) -> int:
     floats = [t for t in (*taken, *given) if t.dtype in _FLOATING]
     if node.op in _NO_COMPUTATION or not floats:
         return 0
@@ -98,7 +98,7 @@ def _flops(node: NodeDef, taken: Sequence[TensorInfo], given: Sequence[TensorInf
     return max(t.elements for t in floats) if terms is None else 2 * terms
 
 
-def _terms(node: NodeDef, taken: Sequence[TensorInfo], given: Sequence[TensorInfo]) -> int | None:
+def _terms(node: NodeDef, taken: Sequence[TypedShape], given: Sequence[TypedShape]) -> int | None:
     """How many products are summed up; None for an op that sums none up."""
     family = ops.product(node.op)
     if family is ops.Product.MATRIX:
@@ -116,16 +116,16 @@ def _terms(node: NodeDef, taken: Sequence[TensorInfo], given: Sequence[TensorInf
     return None
 
 
-def _size(tensor: TensorInfo, axis: int) -> int:
+def _size(tensor: TypedShape, axis: int) -> int:
     shape = tensor.shape or ()
     return (shape[axis] or 1) if len(shape) >= -axis else 1
 
 
-def _window(weights: TensorInfo) -> int:
+def _window(weights: TypedShape) -> int:
     return math.prod(size or 1 for size in (weights.shape or ())[:-2])
 
 
-def _einsum_terms(equation: str, taken: Sequence[TensorInfo]) -> int | None:
+def _einsum_terms(equation: str, taken: Sequence[TypedShape]) -> int | None:
     """One term for every combination of indices. A single operand is only summed up or transposed."""
     operands = equation.replace(" ", "").partition("->")[0].split(",")
     if len(operands) < 2:
@@ -142,7 +142,7 @@ def _einsum_terms(equation: str, taken: Sequence[TensorInfo]) -> int | None:
     return math.prod(sizes.values())
 
 
-def _bytes(op: str, taken: Sequence[TensorInfo], given: Sequence[TensorInfo]) -> int:
+def _bytes(op: str, taken: Sequence[TypedShape], given: Sequence[TypedShape]) -> int:
     if op in _UNTOUCHED:
         return 0
     results = sum(t.bytes for t in given)

@@ -9,7 +9,7 @@ from converter.analysis import tpu
 from converter.errors import ConversionError, nearest
 from converter.graph import calls, outside
 from converter.graph.model import MAIN_GRAPH, Model
-from converter.options.parse import FunctionKind, FunctionRef
+from converter.options.slices import FunctionKind, FunctionRef
 
 
 @dataclass(frozen=True)

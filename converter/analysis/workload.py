@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from converter.analysis.arguments import Argument, Handle, Known
 from converter.analysis.call_tree import Arguments, CallTree, Split
-from converter.analysis.op_work import TensorInfo, Work, op_work
+from converter.analysis.op_work import TypedShape, Work, op_work
 from converter.analysis.shape_graph import FunctionShapes
 from converter.analysis.shape_inference import Inference, ShapeInferenceError
 from converter.graph import calls, ops, refs, shapes
@@ -79,8 +79,8 @@ class _Works(CallTree[Work]):
         return None
 
 
-def _info(slot: ops.ArgSlot, ref: str, known: FunctionShapes | None) -> TensorInfo:
-    return TensorInfo(slot.dtype, known.of(ref) if known is not None else None)
+def _info(slot: ops.ArgSlot, ref: str, known: FunctionShapes | None) -> TypedShape:
+    return TypedShape(slot.dtype, known.of(ref) if known is not None else None)
 
 
 def _of_one_row(arguments: Iterable[Argument]) -> Arguments:

@@ -18,7 +18,7 @@ _Tensors: TypeAlias = dict[str, set[str] | None]
 """Node or argument -> the tensors that it gives, spelled as in its scope; None if that is not known."""
 
 
-def verify_structure(model: Model) -> None:
+def check_structure(model: Model) -> None:
     """Checks that names are unique, every reference resolves, and calls fit what they call.
 
     Raises:

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tensorflow as tf
+from rich.console import Group
+from rich.padding import Padding
+from rich.text import Text
 
+from converter import printing
 from converter.errors import ConversionError, nearest
 from converter.graph.model import Model
 from converter.graph.nodes import nodes_where
 from converter.graph.op_libraries import expect_registered_ops, import_op_libraries
 from converter.graph.protos import DT_BFLOAT16
 from converter.graph.tensors import Array
+from converter.printing import Folded
 from converter.proofs import row_probe, running, sample_inputs
 from converter.proofs.comparison import OutputComparison, compare, relative_error
 from converter.proofs.cpu_twin import make_cpu_twin
@@ -32,6 +37,7 @@ _LEAST_SHARE = 0.1
 # Two runs may happen to differ by little.
 _RUNS = 6
 _DRAWS = 10
+_STYLES = {"ok": "green", "FAIL": "bold red", "skip": "yellow"}
 _Comparison = TypeVar("_Comparison", OutputComparison, RowComparison)
 
 
@@ -55,14 +61,21 @@ class Verification:
     def passed(self) -> bool:
         return bool(self.comparisons) and not any(self._fails(c) for c in self._all())
 
-    def text(self) -> str:
-        lines = [f"{'':<6}{'Error':<12}{'Batch':<8}Output"]
-        lines += [self._line(c, str(c.batch_size)) for c in self.comparisons]
-        lines += [self._line(c, "rows") for c in self.rows]
-        lines += [f"{'':<6}{note}" for note in self.notes]
-        outcome = "PASSED" if self.passed else "FAILED"
-        lines.append(f"{outcome}: relative error of {len(self.comparisons)} outputs, tolerance {self.tolerance:g}")
-        return "\n".join(lines)
+    def text(self, width: int = printing.WIDTH) -> str:
+        """The same as a terminal of that width shows, without colours."""
+        return printing.plain(self, width)
+
+    def __rich__(self) -> Group:
+        found = printing.table(("", 4), ("Error", 10), ("Batch", 6), ("Output", 0))
+        for c in self._all():
+            found.add_row(*self._row(c))
+        outcome, style = ("PASSED", "bold green") if self.passed else ("FAILED", "bold red")
+        outputs = f"relative error of {len(self.comparisons)} outputs, tolerance {self.tolerance:g}"
+        return Group(
+            found,
+            *(Padding(Folded(note), (0, 0, 0, 6)) for note in self.notes),
+            Folded(f"{outcome}: {outputs}", indent=2, style=style),
+        )
 
     def _all(self) -> list[OutputComparison | RowComparison]:
         return [*self.comparisons, *self.rows]
@@ -75,9 +88,12 @@ class Verification:
             return "skip"
         return "ok" if found.error <= self.tolerance else "FAIL"
 
-    def _line(self, found: OutputComparison | RowComparison, batch: str) -> str:
+    def _row(self, found: OutputComparison | RowComparison) -> tuple[Text, str, str, Folded]:
         detail = f"  ({found.detail})" if found.detail else ""
-        return f"{self._verdict(found):<6}{found.error:<12.2e}{batch:<8}{found.signature}/{found.output}{detail}"
+        batch = str(found.batch_size) if isinstance(found, OutputComparison) else "rows"
+        verdict = self._verdict(found)
+        shown = Text(verdict, _STYLES[verdict])
+        return shown, f"{found.error:.2e}", batch, Folded(f"{found.signature}/{found.output}{detail}", indent=2)
 
 
 def verify_conversion(

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 from converter.analysis.cost import Cost
 from converter.analysis.workload import Workload
+from converter.errors import listed
 from converter.passes.pass_result import Json, PassReport
+from converter.printing import Paragraphs
 
 _CPU_ROW = "[CPU cost]"
 _PERCENT_WIDTH = 10
 _COST_WIDTH = 8
-_MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,10 @@ class ConversionReport:
         ]
         return "\n".join(lines)
 
-    def summary(self) -> list[str]:
+    def summary(self) -> Paragraphs:
         """What the passes did, in a few lines for people; all of it is in `to_json`."""
         lines = [] if self.changed else self._nothing_to_do()
-        return lines + [line for p in self.passes for line in p.result.details.lines()]
+        return Paragraphs((*lines, *(line for p in self.passes for line in p.result.details.lines())))
 
     def _nothing_to_do(self) -> list[str]:
         """Why a conversion has changed nothing: each reason once, with what it holds for."""
@@ -76,7 +77,7 @@ class ConversionReport:
             reasons: dict[str, list[str]] = {}
             for skip in p.result.skips:
                 reasons.setdefault(skip.reason, []).append(skip.where)
-            lines += [f"  {p.name}: {_listed(where)}: {reason}" for reason, where in reasons.items()]
+            lines += [f"  {p.name}: {listed(where)}: {reason}" for reason, where in reasons.items()]
             lines += [] if reasons else [f"  {p.name}: found nothing that it would change"]
         return lines
 
@@ -129,8 +130,3 @@ def _percent(part: int, whole: int) -> str:
 def _row(percent: str, cost: str, name: str) -> str:
     # Two blanks at least, also behind a cost wider than its column.
     return f"{percent:<{_PERCENT_WIDTH}}{cost + '  ':<{_COST_WIDTH}}{name}"
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMES])
-    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from converter import printing
 from converter.analysis import compatibility, cost, tpu, workload
 from converter.analysis.op_work import Work
 from converter.graph import calls, outside, tensors
@@ -14,6 +19,7 @@ from converter.graph.model import Model
 from converter.graph.op_libraries import import_op_libraries
 from converter.graph.protos import DT_RESOURCE, FunctionDef
 from converter.passes.pass_result import Json
+from converter.printing import Folded
 from converter.saved_model.reader import blaming_input, read_model
 
 
@@ -42,6 +48,21 @@ class FunctionInfo:
     on_tpu: bool
     problems: tuple[str, ...]
 
+    def __rich__(self) -> Group:
+        """By all its names, as the options would write them; then what it takes, and what stands in the way."""
+        names = [f'function_alias: "{self.alias}"'] if self.alias else []
+        names += [f'signature_name: "{s}"' for s in self.signatures]
+        names.append(f'concrete_function_name: "{self.name}"')
+        return Group(
+            *(Folded(name, indent=2) for name in names),
+            _indented(Folded(f"({', '.join([*self.arguments, *_count(self.resources)])})", indent=1)),
+            *([_indented(Folded("on the TPU already", style="green"))] if self.on_tpu else []),
+            *(
+                _indented(Folded(f"not for the TPU as it is: {problem}", indent=2, style="yellow"))
+                for problem in self.problems
+            ),
+        )
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -53,31 +74,27 @@ class Inspection:
     def to_json(self) -> Json:
         return {"signatures": self.signatures, "functions": [dataclasses.asdict(f) for f in self.functions]}
 
-    def text(self) -> str:
-        lines = ["Signatures"]
+    def text(self, width: int = printing.WIDTH) -> str:
+        """The same as a terminal of that width shows, without colours."""
+        return printing.plain(self, width)
+
+    def __rich__(self) -> Group:
         by_nodes = "nodes of the main graph, which no option can name"
-        lines += [f"  {key} -> {function or by_nodes}" for key, function in self.signatures.items()] or ["  none"]
-        lines += [
-            "",
-            "Functions that the signatures reach, costliest first",
-            _columns("Cost", "FLOPs", "Bytes") + "Function",
-        ]
+        signatures = [f"{key} -> {function or by_nodes}" for key, function in self.signatures.items()] or ["none"]
+        functions = printing.table(("Cost", 8), ("FLOPs", 6), ("Bytes", 6), ("Function", 0))
         for f in self.functions:
-            names = [f'function_alias: "{f.alias}"'] if f.alias else []
-            names += [f'signature_name: "{s}"' for s in f.signatures]
-            names.append(f'concrete_function_name: "{f.name}"')
-            below = _columns("", "", "")
-            lines.append(_columns(str(f.cost), magnitude(f.flops), magnitude(f.bytes)) + names[0])
-            lines += [below + name for name in names[1:]]
-            lines.append(f"{below}  ({', '.join([*f.arguments, *_count(f.resources)])})")
-            if f.on_tpu:
-                lines.append(f"{below}  on the TPU already")
-            lines += [f"{below}  not for the TPU as it is: {problem}" for problem in f.problems]
-        return "\n".join(lines)
+            functions.add_row(str(f.cost), magnitude(f.flops), magnitude(f.bytes), f)
+        return Group(
+            Text("Signatures", "bold"),
+            *(_indented(Folded(line, indent=2)) for line in signatures),
+            "",
+            Text("Functions that the signatures reach, costliest first", "bold"),
+            _indented(functions),
+        )
 
 
-def _columns(cost: str, flops: str, size: str) -> str:
-    return f"  {cost:<10}{flops:<8}{size:<8}"
+def _indented(shown: RenderableType) -> Padding:
+    return Padding(shown, (0, 0, 0, 2))
 
 
 def magnitude(count: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from converter.checkpoint.recast import Progress, recast
-from converter.errors import OutputError
+from converter.errors import OutputError, listed
 from converter.graph.model import VARIABLES_PREFIX, Model
 from converter.saved_model.reader import FINGERPRINT_FILE, SAVED_MODEL_FILE
 
@@ -34,10 +34,9 @@ def check_output_dir(input_dir: Path, output_dir: Path, overwrite: bool) -> None
         raise OutputError(f'The output "{output_dir}" is a file; expected a directory, or a path that does not exist.')
     found = sorted(p.name for p in _children(output_dir))
     if found and not overwrite:
-        shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
         raise OutputError(
-            f'The output directory "{output_dir}" is not empty, it holds {shown}. Name an empty or new directory, or '
-            "replace what is there with --overwrite."
+            f'The output directory "{output_dir}" is not empty, it holds {listed(found)}. Name an empty or new '
+            "directory, or replace what is there with --overwrite."
         )
 
 

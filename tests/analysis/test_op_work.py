@@ -3,15 +3,15 @@
 import pytest
 from tensorflow.core.framework import types_pb2
 
-from converter.analysis.op_work import TensorInfo, Work, op_work
+from converter.analysis.op_work import TypedShape, Work, op_work
 from converter.graph.nodes import make_node
 from converter.graph.shapes import Shape
 
 FLOAT, BFLOAT16, INT, STRING = types_pb2.DT_FLOAT, types_pb2.DT_BFLOAT16, types_pb2.DT_INT32, types_pb2.DT_STRING
 
 
-def floats(*shapes: Shape) -> list[TensorInfo]:
-    return [TensorInfo(FLOAT, shape) for shape in shapes]
+def floats(*shapes: Shape) -> list[TypedShape]:
+    return [TypedShape(FLOAT, shape) for shape in shapes]
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_flops(op: str, attrs: dict[str, object], taken: list[Shape], given: Sha
 
 
 def test_ops_on_integers_are_no_floating_point_operations() -> None:
-    three = TensorInfo(INT, (3,))
+    three = TypedShape(INT, (3,))
     assert op_work(make_node("n", "AddV2"), [three, three], [three]) == Work(flops=0, bytes=36)
 
 
 def test_bytes_are_those_of_all_tensors_in_their_types() -> None:
-    taken = [TensorInfo(BFLOAT16, (2, 3)), TensorInfo(INT, ())]
-    assert op_work(make_node("n", "Sum"), taken, [TensorInfo(BFLOAT16, (2,))]).bytes == 12 + 4 + 4
+    taken = [TypedShape(BFLOAT16, (2, 3)), TypedShape(INT, ())]
+    assert op_work(make_node("n", "Sum"), taken, [TypedShape(BFLOAT16, (2,))]).bytes == 12 + 4 + 4
 
 
 def test_what_is_passed_on_as_it_is_touches_no_bytes() -> None:
@@ -66,13 +66,13 @@ def test_what_is_passed_on_as_it_is_touches_no_bytes() -> None:
 
 
 def test_a_lookup_reads_what_it_gives_and_not_the_whole_table() -> None:
-    ids = TensorInfo(INT, (4,))
-    table = TensorInfo(FLOAT, (1000, 8))
-    work = op_work(make_node("n", "GatherV2"), [table, ids, TensorInfo(INT, ())], floats((4, 8)))
+    ids = TypedShape(INT, (4,))
+    table = TypedShape(FLOAT, (1000, 8))
+    work = op_work(make_node("n", "GatherV2"), [table, ids, TypedShape(INT, ())], floats((4, 8)))
     assert work == Work(flops=0, bytes=2 * 4 * 8 * 4 + 4 * 4 + 4)
-    variable = TensorInfo(types_pb2.DT_RESOURCE, ())
+    variable = TypedShape(types_pb2.DT_RESOURCE, ())
     assert op_work(make_node("n", "ResourceGather"), [variable, ids], floats((4, 8))).bytes == 2 * 4 * 8 * 4 + 4 * 4
 
 
 def test_strings_have_no_size() -> None:
-    assert TensorInfo(STRING, (5,)).bytes == 0
+    assert TypedShape(STRING, (5,)).bytes == 0

@@ -6,7 +6,7 @@ import pytest
 
 from converter.analysis.resolve import resolve, resolve_all, same_signatures
 from converter.errors import ConversionError
-from converter.options.parse import FunctionKind, FunctionRef
+from converter.options.slices import FunctionKind, FunctionRef
 from tests.harness import parse_model
 
 MODEL = """

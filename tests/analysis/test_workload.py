@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from converter import convert
+from converter import ConvertSettings, convert
 from converter.analysis.op_work import Work
 from converter.analysis.workload import Workload, function_workloads, model_workload
 from converter.graph import calls
@@ -96,7 +96,7 @@ def test_the_tpu_has_its_own_share_and_its_stub_costs_nothing(tmp_path: Path) ->
         write_model_text(text, tmp_path / "in"),
         tmp_path / "out",
         'tpu_functions { function_alias: "tpu" } disable_default_optimizations: true',
-        count_flops=True,
+        ConvertSettings(count_flops=True),
     )
     ordinal = Work(0, 4)
     assert report.workload == Workload(cpu=ordinal, tpu={"tpu": ROW})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converter import ConversionReport, convert, write_cpu_twin
+from converter import ConversionReport, ConvertSettings, convert, write_cpu_twin
 from converter.graph import calls, refs
 from converter.graph.nodes import make_node
 from converter.saved_model.reader import read_model
@@ -80,7 +80,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def twin(model: Path, out: Path, options: str) -> tuple[Path, ConversionReport]:
     """Converts a model, whatever the converter thinks of its rows, and makes the CPU twin of the result."""
-    report = convert(model, out / "converted", options, allow_batching_violations=True)
+    report = convert(model, out / "converted", options, ConvertSettings(allow_batching_violations=True))
     write_cpu_twin(out / "converted", out / "twin")
     return out / "twin", report
 
@@ -132,7 +132,7 @@ def test_concurrent_requests_get_their_own_rows(kind: str, loader: Loader, count
 @pytest.mark.parametrize("loader", LOADERS)
 def test_updated_batching_options_hold(loader: Loader, counted: Path, tmp_path: Path) -> None:
     first = f"{ON_TPU} batch_options {{ num_batch_threads: 1 max_batch_size: 4 allowed_batch_sizes: 4 }}"
-    convert(counted, tmp_path / "first", first, allow_batching_violations=True)
+    convert(counted, tmp_path / "first", first, ConvertSettings(allow_batching_violations=True))
     update = f"batch_options {{ {OPTIONS} }} disable_default_optimizations: true"
     batched, report = twin(tmp_path / "first", tmp_path / "second", update)
     assert [c.what for c in report.passes[0].result.changes] == [

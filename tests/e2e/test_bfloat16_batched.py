@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from converter import convert, write_cpu_twin
+from converter import ConvertSettings, convert, write_cpu_twin
 from converter.analysis import tpu
 from converter.saved_model.reader import read_model
 from testdata.make_testdata import MODELS
@@ -152,5 +152,10 @@ def test_batching_a_test_model_changes_nothing_on_its_tpu(
 ) -> None:
     options = MODELS[name].options_for(testdata(name)) + " io_shape_optimization: DISABLED "
     convert(testdata(name), tmp_path / "alone", options)
-    convert(testdata(name), tmp_path / "batched", options + BATCH.format(""), allow_batching_violations=True)
+    convert(
+        testdata(name),
+        tmp_path / "batched",
+        options + BATCH.format(""),
+        ConvertSettings(allow_batching_violations=True),
+    )
     assert on_tpu(tmp_path / "batched") == on_tpu(tmp_path / "alone")

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
-from converter import convert, write_cpu_twin
+from converter import ConvertSettings, convert, write_cpu_twin
 from converter.graph import calls, refs
 from converter.graph.functions import clone_function
 from converter.graph.nodes import make_node
@@ -75,7 +75,7 @@ def export(case: Case, out: Path) -> Path:
 
 
 def twin(original: Path, out: Path, options: str) -> Path:
-    convert(original, out / "converted", ON_TPU + options, allow_batching_violations=True)
+    convert(original, out / "converted", ON_TPU + options, ConvertSettings(allow_batching_violations=True))
     write_cpu_twin(out / "converted", out / "twin")
     return out / "twin"
 

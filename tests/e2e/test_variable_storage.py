@@ -13,9 +13,10 @@ import tensorflow as tf
 
 from converter.analysis.variables.index import find_variables
 from converter.checkpoint.read import list_tensors
-from converter.graph.invariants import verify_structure
+from converter.graph.invariants import check_structure
 from converter.options.parse import parse_options
-from converter.pipeline import Permissions, build_passes, run_passes
+from converter.options.settings import ConvertSettings
+from converter.pipeline import build_passes, run_passes
 from converter.proofs.cpu_twin import make_cpu_twin
 from converter.saved_model.reader import VARIABLES_PREFIX, read_model
 from converter.saved_model.writer import write_model
@@ -65,11 +66,11 @@ def store_all(name: str, source: Path, target: Path) -> bool:
     model = read_model(source)
     if not MODELS[name].error:
         options = parse_options(MODELS[name].options_for(source) + "\ndisable_default_optimizations: true")
-        run_passes(model, build_passes(options, Permissions()))
+        run_passes(model, build_passes(options, ConvertSettings()))
     eligible = [v for v in find_variables(model) if v.ineligible is None]
     stored = store_as_bfloat16(model, eligible)
     assert stored == eligible
-    verify_structure(model)
+    check_structure(model)
     found = {v.name: v for v in find_variables(model)}
     assert all(found[v.name].dtype == tf.bfloat16.as_datatype_enum for v in stored)
     make_cpu_twin(model)

@@ -43,7 +43,8 @@ def save(directory: Path, body: Body, around: Callable[[Body, tf.Tensor], dict[s
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.main, [str(a) for a in arguments])
+    # So wide that no line of a table is folded.
+    return CliRunner().invoke(cli.main, [str(a) for a in arguments], env={"COLUMNS": "250"})
 
 
 def convert(original: Path, out: Path, batching: str = f"batch_options {{ {SIZES} }}") -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from converter.errors import InternalError
-from converter.graph.invariants import problems, summary, verify_structure
+from converter.graph.invariants import check_structure, problems, summary
 from converter.saved_model.reader import read_model
 from testdata.make_testdata import MODELS
 from tests.harness import parse_model
@@ -37,7 +37,7 @@ main {
 
 def test_a_sound_model_has_no_problems() -> None:
     assert problems(parse_model(SOUND)) == []
-    verify_structure(parse_model(SOUND))
+    check_structure(parse_model(SOUND))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_each_damage_is_found_and_named(old: str, new: str, problem: str) -> Non
     found = problems(parse_model(SOUND.replace(old, new)))
     assert any(f.startswith(problem) for f in found), found
     with pytest.raises(InternalError, match=r"^The converted graph is inconsistent: .*\.$"):
-        verify_structure(parse_model(SOUND.replace(old, new)))
+        check_structure(parse_model(SOUND.replace(old, new)))
 
 
 def test_a_function_that_the_index_does_not_know_is_found() -> None:

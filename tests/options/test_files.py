@@ -5,10 +5,7 @@ from pathlib import Path
 import pytest
 
 from converter.errors import OptionsError
-from converter.options.parse import (
-    parse_options,
-    read_options_file,
-)
+from converter.options.parse import parse_options, read_options_file
 from tests.options.manual import CONVERTER_IMAGE
 
 

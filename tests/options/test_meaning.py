@@ -3,15 +3,15 @@
 import pytest
 
 from converter.errors import OptionsError
-from converter.options.parse import (
+from converter.options.parse import parse_options
+from converter.options.slices import (
     BatchOptions,
     BFloat16Options,
+    ConversionScope,
     ConverterOptions,
     FunctionKind,
     FunctionRef,
-    Scope,
     XlaShardingOptions,
-    parse_options,
 )
 from tests.options.texts import ALIAS, alias, rejects
 
@@ -19,9 +19,8 @@ from tests.options.texts import ALIAS, alias, rejects
 # Defaults.
 def test_default_optimizations_are_on() -> None:
     options = parse_options(ALIAS)
-    assert options.bfloat16 == BFloat16Options(Scope.TPU, skip_safety_checks=False, filterlist=())
+    assert options.bfloat16 == BFloat16Options(ConversionScope.TPU, skip_safety_checks=False, filterlist=())
     assert options.io_shape
-    assert not options.bfloat16_explicit and not options.io_shape_explicit
 
 
 def test_default_optimizations_are_off_if_disabled_together() -> None:
@@ -36,7 +35,6 @@ def test_enabled_wins_over_disable_default_optimizations() -> None:
     )
     assert options.bfloat16 == BFloat16Options()
     assert options.io_shape
-    assert options.bfloat16_explicit and options.io_shape_explicit
 
 
 def test_each_optimization_can_be_disabled() -> None:
@@ -48,13 +46,14 @@ def test_options_for_bfloat16_count_as_asking_for_it() -> None:
     options = parse_options(
         "bfloat16_optimization_options { scope: ALL skip_safety_checks: true filterlist: ['Softmax', 'Tanh', 'Tanh'] }"
     )
-    assert options.bfloat16 == BFloat16Options(Scope.ALL, skip_safety_checks=True, filterlist=("Softmax", "Tanh"))
-    assert options.bfloat16_explicit
+    assert options.bfloat16 == BFloat16Options(
+        ConversionScope.ALL, skip_safety_checks=True, filterlist=("Softmax", "Tanh")
+    )
 
 
 def test_the_default_scope_of_bfloat16_is_the_tpu() -> None:
     bfloat16 = parse_options("bfloat16_optimization_options { scope: DEFAULT }").bfloat16
-    assert bfloat16 is not None and bfloat16.scope is Scope.TPU
+    assert bfloat16 is not None and bfloat16.scope is ConversionScope.TPU
 
 
 def test_unset_batch_options_stay_unset() -> None:

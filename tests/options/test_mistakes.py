@@ -2,9 +2,7 @@
 
 import pytest
 
-from converter.options.parse import (
-    parse_options,
-)
+from converter.options.parse import parse_options
 from tests.options.manual import BATCHING
 from tests.options.texts import ALIAS, rejects
 
@@ -164,7 +162,6 @@ def test_options_must_ask_for_something(text: str) -> None:
         "batch_options { max_batch_size: 8 }",
         "io_shape_optimization: ENABLED",
         "bfloat16_optimization: ENABLED",
-        "external_feature_configs { quantization_options {} }",
     ],
 )
 def test_one_request_is_enough(text: str) -> None:
@@ -201,6 +198,14 @@ def test_jit_compile_functions_cannot_be_false() -> None:
         "tpu_functions { jit_compile_functions: false }",
         "The tpu_functions entry says `jit_compile_functions: false`, which names no function. Remove the entry, or "
         "write `jit_compile_functions: true` to put all functions with jit_compile=True on the TPU.",
+    )
+
+
+def test_xla_sharding_options_need_functions_to_split() -> None:
+    rejects(
+        "batch_options { max_batch_size: 8 } xla_sharding_options { num_cores_per_replica: 1 }",
+        "xla_sharding_options say how the functions in tpu_functions are split over cores, but there are no "
+        "tpu_functions. Name the functions, or remove xla_sharding_options.",
     )
 
 

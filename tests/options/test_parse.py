@@ -10,13 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.errors import OptionsError
-from converter.options.parse import (
-    BatchOptions,
-    ConverterOptions,
-    FunctionKind,
-    FunctionRef,
-    parse_options,
-)
+from converter.options.parse import parse_options
+from converter.options.slices import BatchOptions, ConverterOptions, FunctionKind, FunctionRef
+from converter.options.text import parse_message
 from protos import quantization_options_pb2
 from tests.options.manual import (
     BATCHING,
@@ -36,6 +32,10 @@ def signature(name: str) -> FunctionRef:
     return FunctionRef(FunctionKind.SIGNATURE_NAME, name)
 
 
+UNSUPPORTED = (
+    "external_feature_configs { quantization_options } is not supported yet. Remove it; the other options work without "
+    "it."
+)
 MANUAL_BATCH = BatchOptions(
     num_batch_threads=2,
     max_batch_size=8,
@@ -52,20 +52,6 @@ MANUAL_BATCH = BatchOptions(
     [
         (CONVERTER_IMAGE, ConverterOptions(tpu_functions=(alias("tpu_func"),), batch_options=(MANUAL_BATCH,))),
         (SEVERAL_FUNCTIONS, ConverterOptions(tpu_functions=(alias("tpu_func_1"), alias("tpu_func_2")))),
-        (
-            QUANTIZATION,
-            ConverterOptions(
-                tpu_functions=(alias("tpu_func"),),
-                quantization=quantization_options_pb2.QuantizationOptions(
-                    signature_keys=["serving_default"],
-                    representative_datasets={
-                        "serving_default": quantization_options_pb2.RepresentativeDatasetFile(
-                            tfrecord_file_path="${TF_RECORD_FILE}"
-                        )
-                    },
-                ).SerializeToString(),
-            ),
-        ),
         (BATCHING, ConverterOptions(batch_options=(MANUAL_BATCH,))),
         (
             CONCRETE_FUNCTION,
@@ -81,23 +67,15 @@ MANUAL_BATCH = BatchOptions(
             FUNCTION_BATCHING,
             ConverterOptions(batch_options=(dataclasses.replace(MANUAL_BATCH, component=alias("batch_func")),)),
         ),
-        (
-            UPDATED_BATCHING,
-            ConverterOptions(
-                batch_options=(MANUAL_BATCH,), bfloat16=None, io_shape=False, disable_default_optimizations=True
-            ),
-        ),
+        (UPDATED_BATCHING, ConverterOptions(batch_options=(MANUAL_BATCH,), bfloat16=None, io_shape=False)),
         (
             ALIAS + WITHOUT_OPTIMIZATIONS,
-            ConverterOptions(
-                tpu_functions=(alias("f"),), bfloat16=None, io_shape=False, disable_default_optimizations=True
-            ),
+            ConverterOptions(tpu_functions=(alias("f"),), bfloat16=None, io_shape=False),
         ),
     ],
     ids=[
         "converter image",
         "several functions",
-        "quantization",
         "batching",
         "concrete function",
         "signature batching",
@@ -108,6 +86,14 @@ MANUAL_BATCH = BatchOptions(
 )
 def test_option_strings_of_the_manual_are_read_as_printed(text: str, expected: ConverterOptions) -> None:
     assert parse_options(text) == expected
+
+
+def test_the_manuals_quantization_is_read_and_refused() -> None:
+    rejects(QUANTIZATION, UNSUPPORTED)
+    (dataset,) = parse_message(QUANTIZATION, "").external_feature_configs.quantization_options.representative_datasets
+    assert dataset == "serving_default"
+    rejects("external_feature_configs { quantization_options {} }", UNSUPPORTED)
+    rejects(QUANTIZATION + "batch_options {}", "batch_options: max_batch_size is missing .*")
 
 
 def test_the_manuals_way_to_disable_optimizations_is_not_a_task_of_its_own() -> None:
@@ -140,7 +126,7 @@ def test_an_equals_sign_separates_name_and_value() -> None:
 
 @pytest.mark.parametrize("value", ["True", "true", "t", "1"])
 def test_true_has_several_spellings(value: str) -> None:
-    assert parse_options(f"{ALIAS} disable_default_optimizations={value}").disable_default_optimizations
+    assert parse_options(f"{ALIAS} disable_default_optimizations={value}").bfloat16 is None
 
 
 def test_comments_may_hold_anything() -> None:
@@ -181,7 +167,7 @@ def test_reading_options_does_not_import_tensorflow() -> None:
     program = f"""
 import sys
 from converter.options.parse import parse_options
-parse_options({QUANTIZATION!r})
+parse_options({CONVERTER_IMAGE!r})
 assert "tensorflow" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
@@ -207,7 +193,7 @@ def test_quantization_options_are_those_of_tensorflow() -> None:
     ours = quantization_options_pb2.QuantizationOptions
     assert shape(ours.DESCRIPTOR) == shape(theirs.QuantizationOptions.DESCRIPTOR)
 
-    given_text = parse_options(
+    text = parse_message(
         """external_feature_configs { quantization_options {
             op_set: XLA
             quantization_method { preset_method: METHOD_STATIC_RANGE_INT8 }
@@ -215,10 +201,11 @@ def test_quantization_options_are_those_of_tensorflow() -> None:
               unit { op_type: "MatMul" } quantization_method { preset_method: METHOD_NO_QUANTIZE }
             }
             min_num_elements_for_weights: -1
-        } }"""
+        } }""",
+        "the text",
     )
-    assert given_text.quantization is not None
-    read = theirs.QuantizationOptions.FromString(given_text.quantization)
+    given_bytes = text.external_feature_configs.quantization_options.SerializeToString()
+    read = theirs.QuantizationOptions.FromString(given_bytes)
     assert read.op_set == theirs.XLA
     assert read.unit_wise_quantization_specs[0].unit[0].op_type == "MatMul"
     assert read.min_num_elements_for_weights == -1

@@ -5,11 +5,8 @@ import re
 import pytest
 
 from converter.errors import OptionsError
-from converter.options.parse import (
-    FunctionKind,
-    FunctionRef,
-    parse_options,
-)
+from converter.options.parse import parse_options
+from converter.options.slices import FunctionKind, FunctionRef
 
 ALIAS = 'tpu_functions { function_alias: "f" }\n'
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from converter.graph.invariants import verify_structure
+from converter.graph.invariants import check_structure
 from converter.proofs.bfloat16_on_cpu import compute_in_float32
 from tests.harness import parse_model, render
 
@@ -13,7 +13,7 @@ def rewritten(body: str, after: str) -> None:
     changed = compute_in_float32(model, ["f"])
     assert render(model) == expected
     assert bool(changed) == (body != after)
-    verify_structure(model)
+    check_structure(model)
     assert compute_in_float32(model, ["f"]) == 0
 
 

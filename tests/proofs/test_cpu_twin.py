@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from converter.errors import ConversionError, ModelReadError, OutputError
-from converter.graph.invariants import verify_structure
+from converter.graph.invariants import check_structure
 from converter.proofs.cpu_twin import make_cpu_twin, write_cpu_twin
 from tests.harness import parse_model, render, write_model_text
 
@@ -70,7 +70,7 @@ def test_every_tpu_op_is_replaced() -> None:
     model = parse_model(ON_TPU)
     assert make_cpu_twin(model)
     assert render(model) == render(parse_model(ON_CPU))
-    verify_structure(model)
+    check_structure(model)
 
 
 def test_a_twin_and_a_model_without_a_tpu_stay_as_they_are() -> None:
@@ -118,7 +118,7 @@ def test_an_ordinal_that_is_also_an_argument_goes_only_once() -> None:
     )
     make_cpu_twin(model)
     assert list(model.functions["F"].node_def[0].input) == ["i"]
-    verify_structure(model)
+    check_structure(model)
 
 
 def test_the_ordinal_is_the_last_input_even_if_it_is_the_first_argument_too() -> None:

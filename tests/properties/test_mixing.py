@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, note
 from hypothesis import strategies as st
 
-from converter import ConversionError, convert
+from converter import ConversionError, ConvertSettings, convert
 from tests.properties.mixing_ops import MIXING
 from tests.properties.random_models import FunctionSpec, ModelSpec, Step, inputs, steps
 from tests.properties.random_options import REQUEST_ROWS, Batching, Options, options
@@ -42,7 +42,9 @@ def check_refused(trial: Trial, data: st.DataObject) -> None:
     note(drawn.text())
     with pytest.raises(ConversionError):
         convert(trial.original, trial.directory / "refused", drawn.text())
-    report = convert(trial.original, trial.directory / "allowed", drawn.text(), allow_batching_violations=True)
+    report = convert(
+        trial.original, trial.directory / "allowed", drawn.text(), ConvertSettings(allow_batching_violations=True)
+    )
     assert report.warnings
 
 

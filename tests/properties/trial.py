@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 
-from converter import ConversionReport, convert, parse_options, write_cpu_twin
-from converter.pipeline import Permissions, build_passes, run_passes
+from converter import ConversionReport, ConvertSettings, convert, parse_options, write_cpu_twin
+from converter.pipeline import build_passes, run_passes
 from converter.saved_model.reader import read_model
 from tests.kept import look_ups_checked
 from tests.oracle import LOADERS, LoadedModel, Loader, Values, assert_same, open_model
@@ -88,7 +88,7 @@ class Trial:
 
 
 def second_passes(options: Options) -> list[Any]:
-    return build_passes(parse_options(options.text()), Permissions())
+    return build_passes(parse_options(options.text()), ConvertSettings())
 
 
 def at_once(opened: LoadedModel, signature: str, requests: Sequence[Values]) -> list[Values]:

@@ -106,12 +106,12 @@ def test_the_summary_has_the_lines_of_every_pass_in_order() -> None:
 def test_a_conversion_that_changed_nothing_says_why_once_for_each_reason() -> None:
     skips = [Skip(f"f{i}", "runs on the TPU already") for i in range(7)]
     idle = PassResult(skips=[*skips, Skip("g", "has no results")])
-    assert report(Cost(), idle, PassResult()).summary() == [
+    assert report(Cost(), idle, PassResult()).summary().lines == (
         "Nothing was left to do:",
         "  pass_0: f0, f1, f2, f3, f4 and 2 more: runs on the TPU already",
         "  pass_0: g: has no results",
         "  pass_1: found nothing that it would change",
-    ]
+    )
     five = PassResult(skips=[Skip(f"f{i}", "r") for i in range(5)])
-    assert report(Cost(), five).summary()[1] == "  pass_0: f0, f1, f2, f3, f4: r"
-    assert report(Cost(), idle, PassResult([Change("F", "moved")])).summary() == []
+    assert report(Cost(), five).summary().lines[1] == "  pass_0: f0, f1, f2, f3, f4: r"
+    assert report(Cost(), idle, PassResult([Change("F", "moved")])).summary().lines == ()

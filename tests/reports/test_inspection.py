@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from converter.errors import ModelReadError
-from converter.reports.inspection import FunctionInfo, inspect_model, magnitude
+from converter.reports.inspection import FunctionInfo, Inspection, inspect_model, magnitude
 from tests.harness import write_model_text
 
 TEXT = """
@@ -73,7 +73,7 @@ def test_what_is_told_of_a_function(model: Path) -> None:
 
 
 def test_the_text_names_each_function_as_the_options_would(model: Path) -> None:
-    text = inspect_model(model).text()
+    text = inspect_model(model).text(140)
     assert text.startswith(
         "Signatures\n  nodes -> nodes of the main graph, which no option can name\n  serving_default -> serve\n\nFunc"
     )
@@ -93,6 +93,44 @@ def test_the_text_names_each_function_as_the_options_would(model: Path) -> None:
     ]
     assert "\n".join(lines) in text
     assert "                              not for the TPU as it is: ops without a TPU kernel: AsString" in text
+
+
+def test_the_text_is_folded_between_words_and_names_behind_an_underscore() -> None:
+    name = "__inference_signature_wrapper_serve_of_a_model_with_many_words_4301"
+    arguments = ("first: float32", "second: float32", "third: float32")
+    problems = ("ops without a TPU kernel: AsString, StringToNumber, Unbatch",)
+    function = FunctionInfo(name, "tpu", (), arguments, 0, 1234567, 10**9, 5, False, problems)
+    inspection = Inspection({"serving_default": name}, (function,))
+    assert (
+        inspection.text()
+        == f"""\
+Signatures
+  serving_default ->
+    {name}
+
+Functions that the signatures reach, costliest first
+  Cost      FLOPs   Bytes   Function
+  1234567   1G      5       function_alias: "tpu"
+                            concrete_function_name: "__inference_signature_
+                              wrapper_serve_of_a_model_with_many_words_4301"
+                              (first: float32, second: float32, third: float32)
+                              not for the TPU as it is: ops without a TPU
+                                kernel: AsString, StringToNumber, Unbatch"""
+    )
+    assert (
+        inspection.text(120)
+        == f"""\
+Signatures
+  serving_default -> {name}
+
+Functions that the signatures reach, costliest first
+  Cost      FLOPs   Bytes   Function
+  1234567   1G      5       function_alias: "tpu"
+                            concrete_function_name:
+                              "{name}"
+                              (first: float32, second: float32, third: float32)
+                              not for the TPU as it is: ops without a TPU kernel: AsString, StringToNumber, Unbatch"""
+    )
 
 
 @pytest.mark.parametrize(

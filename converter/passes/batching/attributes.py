@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from converter.graph.nodes import int_list_attr, plain_attr
 from converter.graph.protos import NodeDef
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 
 Value: TypeAlias = int | bool | tuple[int, ...]
 # The op has no default for these, so they are always written.

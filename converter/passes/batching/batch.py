@@ -11,7 +11,7 @@ from converter.graph.functions import function_name, outline, replace_body
 from converter.graph.model import Model, Scope
 from converter.graph.nodes import UniqueNames, make_node, rewire
 from converter.graph.protos import FunctionDef, NodeDef
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.attributes import changes_text, read_attributes, write_attributes
 from converter.passes.batching.details import BatchedRow, padding_table
 from converter.passes.batching.op import argument_order, batch_node, free_batch_dimension, permute_arguments

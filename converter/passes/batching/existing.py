@@ -8,7 +8,7 @@ from converter.analysis import tpu
 from converter.errors import ConversionError
 from converter.graph.model import Scope
 from converter.graph.protos import NodeDef
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.attributes import read_attributes
 from converter.passes.batching.survey import Survey, batched_function
 from converter.passes.batching.targets import Place, Update

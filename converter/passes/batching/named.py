@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from converter.analysis import resolve, tpu
 from converter.errors import ConversionError
-from converter.options.parse import BatchOptions, FunctionKind
+from converter.options.slices import BatchOptions, FunctionKind
 from converter.passes.batching.attributes import Attributes
 from converter.passes.batching.existing import update_of
 from converter.passes.batching.op import obstacle

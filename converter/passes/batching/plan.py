@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from converter.errors import ConversionError
 from converter.graph.model import MAIN_GRAPH, Model
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.attributes import Attributes
 from converter.passes.batching.checks import Findings, check_components
 from converter.passes.batching.component import target_component, update_component

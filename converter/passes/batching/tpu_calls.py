@@ -11,7 +11,7 @@ from converter.graph import calls, outside
 from converter.graph.model import MAIN_GRAPH, Model, Scope
 from converter.graph.protos import NodeDef
 from converter.graph.refs import control_inputs, data_inputs, producer_of
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.attributes import Attributes
 from converter.passes.batching.captures import Origin, is_one
 from converter.passes.batching.op import obstacle

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from converter.graph.model import Model
-from converter.options.parse import Scope as ConversionScope
+from converter.options.slices import ConversionScope
 from converter.passes.bfloat16.carry_out import carry_out
 from converter.passes.bfloat16.plan import BFloat16Plan, make_plan
 from converter.passes.pass_result import Pass, PassResult

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from converter.analysis.variables.index import Variable, VariableIndex
 from converter.graph.model import Model
-from converter.options.parse import Scope as ConversionScope
+from converter.options.slices import ConversionScope
 from converter.passes.bfloat16.copies import Copies, find_copies
 from converter.passes.bfloat16.decisions import Retyping
 from converter.passes.bfloat16.details import BFloat16Details, Converted, Kept

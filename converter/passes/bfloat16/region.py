@@ -11,7 +11,7 @@ from converter.graph import calls
 from converter.graph.model import MAIN_GRAPH, Model
 from converter.graph.nodes import nodes_where
 from converter.graph.protos import DT_BFLOAT16, AttrValue, DataType, NodeDef
-from converter.options.parse import Scope as ConversionScope
+from converter.options.slices import ConversionScope
 from converter.passes.bfloat16.function_ends import follows_calls
 from converter.passes.bfloat16.places import NodeKey
 from converter.passes.pass_result import Skip

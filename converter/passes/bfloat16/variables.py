@@ -11,7 +11,7 @@ from converter.graph import calls
 from converter.graph.model import Model
 from converter.graph.outside import signature_function
 from converter.graph.protos import DT_FLOAT
-from converter.options.parse import Scope as ConversionScope
+from converter.options.slices import ConversionScope
 from converter.passes.bfloat16.decisions import Retyping
 from converter.passes.bfloat16.filter import OpFilter
 from converter.passes.bfloat16.places import NodeKey

@@ -25,7 +25,7 @@ class Presumed:
     """An argument of a TPU call, of which the reshapes presume a shape."""
 
     index: int
-    shape: transfer_shape.Shape
+    shape: transfer_shape.RankedShape
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Transfer:
     """A tensor that is to cross as `shape`, and what the report says of it."""
 
     crossing: Crossing
-    shape: transfer_shape.Shape
+    shape: transfer_shape.RankedShape
     change: Change
 
 

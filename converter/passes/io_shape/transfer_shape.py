@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-Shape = tuple[int | None, ...]
+RankedShape = tuple[int | None, ...]
 """Dimensions in elements; None is a dimension that is only known when a request arrives."""
 
 LANES = 128
@@ -53,11 +53,11 @@ class Keep:
 class Reshape:
     """The tensor crosses as `transfer`: the same elements in the same order, of lower rank."""
 
-    transfer: Shape
+    transfer: RankedShape
     reason: str
 
 
-def choose(shape: Shape | None, dtype: str, batches: Sequence[int] = DEFAULT_BATCHES) -> Keep | Reshape:
+def choose(shape: RankedShape | None, dtype: str, batches: Sequence[int] = DEFAULT_BATCHES) -> Keep | Reshape:
     """The shape in which a tensor crosses.
 
     Candidates, in order: the shape itself, its last two dimensions merged, its last three, and so on until only
@@ -113,7 +113,7 @@ def choose(shape: Shape | None, dtype: str, batches: Sequence[int] = DEFAULT_BAT
     return Reshape(_merge(shape, best), _gain(before, _merged_bytes(shape, best, dtype, largest), data))
 
 
-def crossing_bytes(shape: Shape, choice: Keep | Reshape, dtype: str, batch: int = 1) -> int:
+def crossing_bytes(shape: RankedShape, choice: Keep | Reshape, dtype: str, batch: int = 1) -> int:
     """Bytes that cross for a tensor of this shape when `choice` is followed. Arguments as of `padded_bytes`.
 
     Needed because a flat shape [None] by itself does not tell how many elements a row of the batch had.
@@ -123,7 +123,7 @@ def crossing_bytes(shape: Shape, choice: Keep | Reshape, dtype: str, batch: int 
     return _merged_bytes(shape, len(choice.transfer) - 1, dtype, batch)
 
 
-def padded_bytes(shape: Shape, dtype: str, batch: int = 1) -> int:
+def padded_bytes(shape: RankedShape, dtype: str, batch: int = 1) -> int:
     """Bytes of the tensor in TPU memory, padded to tiles; this many cross between CPU and TPU.
 
     Args:
@@ -145,12 +145,12 @@ def padded_bytes(shape: Shape, dtype: str, batch: int = 1) -> int:
     return elements * bits // 8
 
 
-def data_bytes(shape: Shape, dtype: str, batch: int = 1) -> int:
+def data_bytes(shape: RankedShape, dtype: str, batch: int = 1) -> int:
     """Bytes of the tensor without any padding. Arguments and errors as of `padded_bytes`."""
     return math.prod(_known(shape, batch)) * _bits(dtype) // 8
 
 
-def reshape_argument(shape: Shape) -> tuple[int, ...]:
+def reshape_argument(shape: RankedShape) -> tuple[int, ...]:
     """The constant that makes a Reshape yield `shape`: -1 stands for its unknown dimension.
 
     XLA resolves the -1 from the operand when it compiles for a batch of fixed size, so the result is static, whether
@@ -159,7 +159,7 @@ def reshape_argument(shape: Shape) -> tuple[int, ...]:
     return tuple(-1 if d is None else d for d in shape)
 
 
-def _obstacle(shape: Shape | None, dtype: str) -> str | None:
+def _obstacle(shape: RankedShape | None, dtype: str) -> str | None:
     """Why a tensor cannot be reshaped at all, whatever would be gained; None if it can."""
     if dtype not in _BITS:
         return f"no reshape is known to help tensors of type {dtype}"
@@ -175,17 +175,17 @@ def _obstacle(shape: Shape | None, dtype: str) -> str | None:
     return None
 
 
-def _merge(shape: Shape, kept: int) -> Shape:
+def _merge(shape: RankedShape, kept: int) -> RankedShape:
     """`shape` with all dimensions but the first `kept` merged into one; a merged unknown one leaves an unknown one."""
     merged = shape[kept:]
     return (*shape[:kept], None if None in merged else math.prod(d for d in merged if d is not None))
 
 
-def _merged_bytes(shape: Shape, kept: int, dtype: str, batch: int) -> int:
+def _merged_bytes(shape: RankedShape, kept: int, dtype: str, batch: int) -> int:
     return padded_bytes(_merge(_known(shape, batch), kept), dtype)
 
 
-def _copied_in_runs(shape: Shape, dtype: str) -> bool:
+def _copied_in_runs(shape: RankedShape, dtype: str) -> bool:
     """Whether the compiler lays the last dimension (the last but ones of size 1) along the lanes.
 
     It prefers to, among the layouts that pad least.
@@ -231,7 +231,7 @@ def _bits(dtype: str) -> int:
     return _BITS[dtype]
 
 
-def _known(shape: Shape, batch: int) -> tuple[int, ...]:
+def _known(shape: RankedShape, batch: int) -> tuple[int, ...]:
     """`shape` for one size of the batch."""
     if None in shape[1:]:
         raise ValueError(f"shape {list(shape)} has no size: an unknown dimension after the 0th")

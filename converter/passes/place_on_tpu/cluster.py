@@ -19,7 +19,7 @@ from converter.graph.nodes import (
     type_attr,
 )
 from converter.graph.protos import DT_RESOURCE, FunctionDef, NodeDef
-from converter.options.parse import XlaShardingOptions
+from converter.options.slices import XlaShardingOptions
 
 _MARKER = tpu.CLUSTER_ATTR
 

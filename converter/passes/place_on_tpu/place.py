@@ -10,7 +10,7 @@ from converter.errors import ConversionError
 from converter.graph import calls
 from converter.graph.functions import outline
 from converter.graph.model import Model
-from converter.options.parse import FunctionRef, XlaShardingOptions
+from converter.options.slices import FunctionRef, XlaShardingOptions
 from converter.passes.pass_result import Pass, PassResult, Skip
 from converter.passes.place_on_tpu.cluster import build_call_site, build_cluster
 from converter.passes.place_on_tpu.sharding import check_sharding

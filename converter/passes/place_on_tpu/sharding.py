@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from converter.errors import OptionsError
 from converter.graph.protos import TopologyProto
-from converter.options.parse import XlaShardingOptions
+from converter.options.slices import XlaShardingOptions
 
 _COORDINATES = 4  # x, y, z, core
 

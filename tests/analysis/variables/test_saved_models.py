@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from converter.analysis.variables.index import Variable, find_variables
 from converter.analysis.variables.uses import UseKind
-from converter.graph.invariants import verify_structure
+from converter.graph.invariants import check_structure
 from converter.graph.model import Model
 from converter.saved_model.reader import read_model
 from converter.saved_model.writer import write_model
@@ -69,9 +69,9 @@ def convert(source: Path, target: Path, edit: Callable[[Model], None] = lambda m
     """Stores everything eligible that is served as bfloat16; returns it."""
     model = read_model(source)
     edit(model)
-    verify_structure(model)
+    check_structure(model)
     done = store_as_bfloat16(model, [v for v in find_variables(model) if _is_served(v) and v.ineligible is None])
-    verify_structure(model)
+    check_structure(model)
     write_model(model, target)
     return done
 

@@ -5,7 +5,7 @@ from typing import Any
 from converter.graph.model import Model
 from converter.graph.protos import NodeDef
 from converter.graph.shapes import Shape, declared_shape
-from converter.options.parse import BatchOptions, FunctionKind, FunctionRef
+from converter.options.slices import BatchOptions, FunctionKind, FunctionRef
 from converter.passes.batching.batch import Batch
 from converter.passes.batching.component import Component, batch_sizes
 from converter.passes.pass_result import PassResult

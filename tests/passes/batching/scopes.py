@@ -1,6 +1,6 @@
 """Models of TPU calls and batching ops as text, and what options select in them."""
 
-from converter.options.parse import BatchOptions, FunctionKind, FunctionRef
+from converter.options.slices import BatchOptions, FunctionKind, FunctionRef
 from converter.passes.batching.plan import Selection, select
 from tests.harness import parse_model
 

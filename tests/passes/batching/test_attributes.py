@@ -1,7 +1,7 @@
 """The attributes of the batching op: its defaults, what options make of them, and what is written."""
 
 from converter.graph.protos import NodeDef
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.attributes import Attributes, changes_text, read_attributes, write_attributes
 from tests.harness import parse_model
 from tests.passes.batching.models import attributes_text

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from converter.errors import ConversionError
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.batch import Batch
 from tests.harness import assert_pass, assert_pass_raises, render
 from tests.passes.batching.models import batch, nested, queues, run

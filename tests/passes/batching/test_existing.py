@@ -6,7 +6,7 @@ import pytest
 
 from converter.errors import ConversionError
 from converter.graph.model import MAIN_GRAPH
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.attributes import Attributes
 from converter.passes.batching.existing import check_kept_sizes, update_of
 from converter.passes.batching.targets import Place, Update

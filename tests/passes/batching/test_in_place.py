@@ -7,7 +7,7 @@ import pytest
 from converter.errors import ConversionError
 from converter.graph import shapes
 from converter.graph.model import Model
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.batch import Batch
 from converter.passes.pass_result import PassResult
 from tests.harness import assert_pass, parse_model, render_function

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from converter.errors import ConversionError
-from converter.options.parse import FunctionKind
+from converter.options.slices import FunctionKind
 from converter.passes.batching.attributes import Attributes
 from tests.passes.batching.scopes import (
     BATCHING,

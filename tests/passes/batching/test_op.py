@@ -1,7 +1,7 @@
 """The BatchFunction op: how it is built, and the arguments of the function that it calls."""
 
 from converter.graph.protos import FunctionDef
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.attributes import Attributes
 from converter.passes.batching.op import (
     argument_order,

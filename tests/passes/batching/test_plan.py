@@ -4,7 +4,7 @@ import pytest
 
 from converter.errors import ConversionError
 from converter.graph.model import MAIN_GRAPH
-from converter.options.parse import BatchOptions
+from converter.options.slices import BatchOptions
 from converter.passes.batching.attributes import Attributes
 from converter.passes.batching.batch import Batch
 from converter.passes.batching.details import BatchDetails

@@ -3,7 +3,7 @@
 import pytest
 from tensorflow.core.framework import types_pb2
 
-from converter.options.parse import Scope
+from converter.options.slices import ConversionScope
 from converter.passes.bfloat16.convert import BFloat16
 from converter.passes.pass_result import PassResult
 from tests.harness import assert_pass, parse_model, render_function
@@ -176,10 +176,10 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("scope", [Scope.TPU, Scope.ALL])
+@pytest.mark.parametrize("scope", [ConversionScope.TPU, ConversionScope.ALL])
 @pytest.mark.parametrize("captured", CAPTURED)
 @pytest.mark.parametrize("body", BODIES)
-def test_batching_changes_nothing_on_the_tpu(body: str, captured: str, scope: Scope) -> None:
+def test_batching_changes_nothing_on_the_tpu(body: str, captured: str, scope: ConversionScope) -> None:
     text, functions = BODIES[body]
     names = ("T", *(name for name in ("helper", "body", "cond") if f"@{name}(" in functions))
     one, other = (
@@ -283,7 +283,7 @@ def test_what_a_cpu_function_makes_is_no_constant() -> None:
 
 def test_scope_all_leaves_the_types_of_a_batching_op() -> None:
     found = parse_model(model(COSINE, batched=True))
-    result: PassResult = BFloat16(Scope.ALL).apply(found)
+    result: PassResult = BFloat16(ConversionScope.ALL).apply(found)
     (batch,) = (n for n in found.functions["F"].node_def if n.op == "BatchFunction")
     for attr in ("Tin", "Tcaptured", "Tout"):
         assert list(batch.attr[attr].list.type) == [types_pb2.DT_FLOAT]

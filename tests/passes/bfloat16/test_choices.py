@@ -1,6 +1,6 @@
 """bfloat16 or float32, where an op is between neighbours that want different things of it."""
 
-from converter.options.parse import Scope
+from converter.options.slices import ConversionScope
 from converter.passes.bfloat16.convert import BFloat16
 from tests.harness import parse_model, render_function
 from tests.passes.bfloat16.models import tpu_model
@@ -9,7 +9,7 @@ from tests.passes.bfloat16.models import tpu_model
 def converted(body: str) -> list[str]:
     """The lines of a TPU function with this body after the conversion."""
     model = parse_model(tpu_model(body))
-    BFloat16(Scope.TPU).apply(model)
+    BFloat16(ConversionScope.TPU).apply(model)
     return [line.strip() for line in render_function(model.functions["T"]).splitlines()]
 
 

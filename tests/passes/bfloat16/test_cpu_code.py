@@ -1,10 +1,10 @@
 """Scope ALL converts the CPU's code where it has kernels."""
 
-from converter.options.parse import Scope
+from converter.options.slices import ConversionScope
 from converter.passes.bfloat16.convert import BFloat16
 from tests.harness import assert_pass
 
-ALL = BFloat16(scope=Scope.ALL)
+ALL = BFloat16(scope=ConversionScope.ALL)
 
 
 def test_scope_all_converts_the_cpu_too_where_it_has_kernels_but_no_signature() -> None:

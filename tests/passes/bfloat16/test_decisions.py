@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tensorflow.core.framework import types_pb2
 
 from converter.graph import ops, refs
-from converter.graph.invariants import verify_structure
+from converter.graph.invariants import check_structure
 from converter.graph.model import Model, Scope
 from converter.passes.bfloat16.convert import BFloat16
 from tests.harness import parse_model
@@ -155,7 +155,7 @@ def test_any_graph_stays_well_typed(text: str, filterlist: set[str]) -> None:
     model = parse_model(text)
     assert_well_typed(model)
     BFloat16(filterlist=tuple(sorted(filterlist))).apply(model)
-    verify_structure(model)
+    check_structure(model)
     assert_well_typed(model)
     assert_no_needless_casts(model)
     for scope in model.scopes():

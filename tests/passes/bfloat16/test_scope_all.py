@@ -1,10 +1,10 @@
 """Scope ALL converts what the CPU runs as well, with code that the TPU runs too and with the variables of both."""
 
-from converter.options.parse import Scope
+from converter.options.slices import ConversionScope
 from converter.passes.bfloat16.convert import BFloat16
 from tests.harness import assert_pass, parse_model, render_function
 
-ALL = BFloat16(Scope.ALL)
+ALL = BFloat16(ConversionScope.ALL)
 CALL = "Tin: [float32, resource], Tout: [float32]"
 CAST_X = "x/bfloat16 = Cast(x) {SrcT: float32, DstT: bfloat16}"
 CPU = "@cpu(x: float32, v: resource(float32<4,4>)) -> (y: float32) [stateful]"

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from converter.analysis.variables.index import find_variables
-from converter.graph.invariants import verify_structure
+from converter.graph.invariants import check_structure
 from tests.analysis.variables.models import READER, model_text
 from tests.harness import parse_model, render
 from tests.passes.bfloat16.models import store_as_bfloat16
@@ -13,7 +13,7 @@ def stored(text: str, scopes: Collection[str] = ()) -> str:
     """The model with all its variables as bfloat16, as text."""
     model = parse_model(text)
     store_as_bfloat16(model, find_variables(model), scopes)
-    verify_structure(model)
+    check_structure(model)
     return render(model)
 
 
@@ -91,7 +91,7 @@ def test_a_variable_that_stays_float32_is_given_float32() -> None:
     )
     model = parse_model(text)
     store_as_bfloat16(model, find_variables(model)[:1])
-    verify_structure(model)
+    check_structure(model)
     found = render(model)
     assert "copy = AssignVariableOp(w, r/float32) {dtype: float32}" in found
     assert "back = AssignVariableOp(v, back/bfloat16) {dtype: bfloat16}" in found

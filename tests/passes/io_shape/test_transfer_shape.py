@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from converter.passes.io_shape.transfer_shape import (
     DEFAULT_BATCHES,
     Keep,
+    RankedShape,
     Reshape,
-    Shape,
     choose,
     crossing_bytes,
     data_bytes,
@@ -56,7 +56,7 @@ MEASURED_BYTES = [
 
 
 @pytest.mark.parametrize(("shape", "dtype", "size", "layout"), MEASURED_BYTES)
-def test_padded_bytes_are_the_compilers(shape: Shape, dtype: str, size: int, layout: str) -> None:
+def test_padded_bytes_are_the_compilers(shape: RankedShape, dtype: str, size: int, layout: str) -> None:
     assert padded_bytes(shape, dtype) == size, layout
 
 
@@ -102,7 +102,7 @@ RESHAPED = [
 
 
 @pytest.mark.parametrize(("what", "shape", "dtype", "transfer"), RESHAPED)
-def test_reshaped(what: str, shape: Shape, dtype: str, transfer: Shape) -> None:
+def test_reshaped(what: str, shape: RankedShape, dtype: str, transfer: RankedShape) -> None:
     choice = choose(shape, dtype)
     assert isinstance(choice, Reshape), f"{what}: {choice}"
     assert choice.transfer == transfer, what
@@ -136,7 +136,7 @@ KEPT = [
 
 
 @pytest.mark.parametrize(("shape", "dtype", "reason"), KEPT)
-def test_kept(shape: Shape | None, dtype: str, reason: str) -> None:
+def test_kept(shape: RankedShape | None, dtype: str, reason: str) -> None:
     choice = choose(shape, dtype)
     assert isinstance(choice, Keep), choice
     assert reason in choice.reason
@@ -148,7 +148,7 @@ def test_the_batches_decide_about_an_unknown_dimension() -> None:
     assert isinstance(choose((None, 1001), "bfloat16", batches=[1, 8]), Keep)
 
 
-def choose_flat(shape: Shape, dtype: str) -> Reshape:
+def choose_flat(shape: RankedShape, dtype: str) -> Reshape:
     """The choice for a known shape that becomes flat, as it reads with the 0th dimension unknown."""
     choice = choose(shape, dtype)
     assert isinstance(choice, Reshape) and len(choice.transfer) == 1
@@ -177,7 +177,7 @@ ANY_SHAPES = st.lists(st.one_of(st.none(), st.integers(0, 3), DIMENSIONS), max_s
 
 @given(SHAPES, DTYPES, BATCHES)
 @example((None, 128, 64), "float32", [5, 64])
-def test_a_reshape_keeps_the_elements_and_costs_no_bytes(shape: Shape, dtype: str, batches: list[int]) -> None:
+def test_a_reshape_keeps_the_elements_and_costs_no_bytes(shape: RankedShape, dtype: str, batches: list[int]) -> None:
     choice = choose(shape, dtype, batches)
     if isinstance(choice, Keep):
         return
@@ -195,7 +195,7 @@ def test_a_reshape_keeps_the_elements_and_costs_no_bytes(shape: Shape, dtype: st
 
 
 @given(SHAPES, DTYPES)
-def test_without_batches_none_up_to_64_costs_bytes(shape: Shape, dtype: str) -> None:
+def test_without_batches_none_up_to_64_costs_bytes(shape: RankedShape, dtype: str) -> None:
     choice = choose(shape, dtype)
     for batch in DEFAULT_BATCHES:
         assert data_bytes(shape, dtype, batch) <= crossing_bytes(shape, choice, dtype, batch)
@@ -203,14 +203,14 @@ def test_without_batches_none_up_to_64_costs_bytes(shape: Shape, dtype: str) -> 
 
 
 @given(SHAPES, DTYPES, BATCHES)
-def test_what_was_chosen_is_kept(shape: Shape, dtype: str, batches: list[int]) -> None:
+def test_what_was_chosen_is_kept(shape: RankedShape, dtype: str, batches: list[int]) -> None:
     choice = choose(shape, dtype, batches)
     if isinstance(choice, Reshape):
         assert isinstance(choose(choice.transfer, dtype, batches), Keep)
 
 
 @given(ANY_SHAPES, DTYPES)
-def test_only_an_unknown_batch_and_no_zeros_are_reshaped(shape: Shape, dtype: str) -> None:
+def test_only_an_unknown_batch_and_no_zeros_are_reshaped(shape: RankedShape, dtype: str) -> None:
     choice = choose(shape, dtype)
     assert choice.reason
     if isinstance(choice, Reshape):

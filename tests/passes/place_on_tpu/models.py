@@ -1,6 +1,6 @@
 """Passes that put functions on the TPU, and what becomes of a function."""
 
-from converter.options.parse import FunctionKind, FunctionRef
+from converter.options.slices import FunctionKind, FunctionRef
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 
 

@@ -4,7 +4,7 @@ import pytest
 from tensorflow.core.protobuf.tpu import topology_pb2
 
 from converter.errors import OptionsError
-from converter.options.parse import XlaShardingOptions
+from converter.options.slices import XlaShardingOptions
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 from tests.harness import assert_pass
 from tests.passes.place_on_tpu.models import F, functions, placed

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from converter.errors import ConversionError
-from converter.graph.invariants import verify_structure
+from converter.graph.invariants import check_structure
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 from tests.harness import assert_pass, assert_pass_raises, parse_model
 from tests.passes.place_on_tpu.models import F, functions, placed
@@ -82,7 +82,7 @@ def test_what_cannot_cross_to_the_tpu_is_refused_by_name(text: str, problem: str
 def test_with_allow_incompatible_it_is_a_warning(text: str, problem: str, missing: list[str]) -> None:
     model = parse_model(text)
     result = PlaceOnTpu(functions("F"), allow_incompatible=True).apply(model)
-    verify_structure(model)
+    check_structure(model)
     assert re.search(rf"{re.escape(problem)}\. {ADVICE}\.$", result.warnings[0])
     assert [c.where for c in result.changes] == ["F"]
     expected = [f"holds ops that have no TPU kernel: {', '.join(missing)}."] if missing else []

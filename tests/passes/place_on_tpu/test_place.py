@@ -1,6 +1,6 @@
 """Puts functions on the TPU: the contract with the TPU runtime, spelled out."""
 
-from converter.options.parse import FunctionKind, FunctionRef
+from converter.options.slices import FunctionKind, FunctionRef
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 from tests.harness import assert_pass
 from tests.passes.place_on_tpu.models import F, placed

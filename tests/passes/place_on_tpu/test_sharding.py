@@ -6,7 +6,7 @@ import pytest
 from tensorflow.core.protobuf.tpu import topology_pb2
 
 from converter.errors import OptionsError
-from converter.options.parse import XlaShardingOptions
+from converter.options.slices import XlaShardingOptions
 from converter.passes.place_on_tpu.sharding import check_sharding
 
 FIRST, SECOND = (0, 0, 0, 0), (0, 1, 0, 0)

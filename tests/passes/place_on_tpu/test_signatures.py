@@ -2,8 +2,8 @@
 
 import pytest
 
-from converter.graph.invariants import verify_structure
-from converter.options.parse import FunctionKind, FunctionRef
+from converter.graph.invariants import check_structure
+from converter.options.slices import FunctionKind, FunctionRef
 from converter.passes.place_on_tpu.place import PlaceOnTpu
 from tests.harness import parse_model
 from tests.passes.place_on_tpu.models import functions
@@ -44,7 +44,7 @@ def test_signatures_that_are_the_same_function_go_to_the_tpu_together() -> None:
     result = PlaceOnTpu((DEFAULT,)).apply(model)
     assert [c.where for c in result.changes] == ["wrapper_2", "wrapper_1"]
     assert result.details.to_json() == {"same_signatures": {"serve": "serving_default"}}
-    verify_structure(model)
+    check_structure(model)
     again = PlaceOnTpu((DEFAULT,)).apply(model)
     assert not again.changes
     assert not again.details.to_json()

@@ -8,7 +8,7 @@ import pytest
 from converter.analysis.cost import Cost
 from converter.analysis.shape_inference import Inference, infer
 from converter.errors import ConversionError
-from converter.options.parse import BatchOptions, FunctionKind, FunctionRef
+from converter.options.slices import BatchOptions, FunctionKind, FunctionRef
 from converter.passes.batching.batch import Batch
 from converter.passes.batching.checks import Findings, check_components
 from converter.passes.batching.rows.report import RowReport, _two_sizes, check_rows
