@@ -4,7 +4,7 @@ import pytest
 from tensorflow.core.framework.full_type_pb2 import TFT_PRODUCT
 
 from converter.graph.protos import DT_BFLOAT16, DT_FLOAT, TFT_BFLOAT16, TFT_FLOAT
-from converter.options.parse import Scope
+from converter.options.slices import ConversionScope
 from converter.passes.bfloat16.carry_out import carry_out
 from converter.passes.bfloat16.convert import BFloat16
 from converter.passes.bfloat16.edits import Edits, NewCast, NewInput, NewResult, Retyped, Surroundings
@@ -92,10 +92,10 @@ def test_a_constant_that_bfloat16_holds_is_left_alone() -> None:
     [
         (
             "main { }",
-            Scope.TPU,
+            ConversionScope.TPU,
             "nothing in it runs on the TPU; bfloat16_optimization_options { scope: ALL } converts ",
         ),
-        ("main { }", Scope.ALL, "no signature calls a function"),
+        ("main { }", ConversionScope.ALL, "no signature calls a function"),
     ],
 )
 def test_a_plan_of_nothing_is_empty_and_does_nothing(text: str, scope: Scope, reason: str) -> None:
