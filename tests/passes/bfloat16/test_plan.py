@@ -98,7 +98,7 @@ def test_a_constant_that_bfloat16_holds_is_left_alone() -> None:
         ("main { }", ConversionScope.ALL, "no signature calls a function"),
     ],
 )
-def test_a_plan_of_nothing_is_empty_and_does_nothing(text: str, scope: Scope, reason: str) -> None:
+def test_a_plan_of_nothing_is_empty_and_does_nothing(text: str, scope: ConversionScope, reason: str) -> None:
     plan = planned(text, scope=scope)
     assert plan.is_empty and plan.details == NoDetails()
     assert [s.where for s in plan.skips] == ["model"] and plan.skips[0].reason.startswith(reason)
