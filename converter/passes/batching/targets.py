@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from converter.graph.model import MAIN_GRAPH, Model, Scope
+from converter.graph.model import Model, Scope
 from converter.graph.protos import NodeDef
 from converter.passes.batching.attributes import Attributes
 
@@ -17,7 +17,7 @@ class Place:
     node: str
 
     def find(self, model: Model) -> tuple[Scope, NodeDef]:
-        scope = model.main_scope() if self.scope == MAIN_GRAPH else model.scope(self.scope)
+        scope = model.scope(self.scope)
         return scope, next(node for node in scope.nodes if node.name == self.node)
 
 

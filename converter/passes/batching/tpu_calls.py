@@ -11,6 +11,7 @@ from converter.graph import calls, outside
 from converter.graph.model import MAIN_GRAPH, Model, Scope
 from converter.graph.protos import NodeDef
 from converter.graph.refs import control_inputs, data_inputs, producer_of
+from converter.graph.scope_index import scope_index
 from converter.options.slices import BatchOptions
 from converter.passes.batching.attributes import Attributes
 from converter.passes.batching.captures import Origin, is_one
@@ -139,7 +140,7 @@ def _call_in_place(
     given = data_inputs(call)[:-1]
     inputs = tuple(i for i, ref in enumerate(given) if not survey.captures.tensor(scope, ref))
     captured = [survey.captures.tensor_origins(scope, ref) for i, ref in enumerate(given) if i not in inputs]
-    ordinal = _ordinal_producer(scope, call)
+    ordinal = _ordinal_producer(survey.model, scope, call)
     key = (function.signature.name, inputs, ordinal and _content(ordinal))
     group = queues.number(key, [origins or frozenset() for origins in captured])
     if any(n.name.startswith(tpu.reshape_prefixes(call)) for n in scope.nodes):
@@ -157,10 +158,9 @@ def _call_in_place(
     return Target(name, "TPU call", str(function.signature.name), inputs, attributes, site)
 
 
-def _ordinal_producer(scope: Scope, call: NodeDef) -> NodeDef | None:
+def _ordinal_producer(model: Model, scope: Scope, call: NodeDef) -> NodeDef | None:
     """The node that gives a TPU call its core, if it is one that may be copied next to the call."""
-    producer = producer_of(data_inputs(call)[-1])
-    node = next((n for n in scope.nodes if n.name == producer), None)
+    node = scope_index(model, scope.name).producer(data_inputs(call)[-1])
     return node if node is not None and node.op in ("TPUOrdinalSelector", "Const") else None
 
 
@@ -178,7 +178,8 @@ def unused_ordinals(model: Model, targets: Iterable[Target]) -> tuple[Place, ...
     sites = [t.site for t in targets if t.site is not None]
     calls_in_place = {site.call for site in sites}
     ordinals = dict.fromkeys(site.ordinal for site in sites)
-    return tuple(o for o in ordinals if o.node not in _needed(model, o.find(model)[0], calls_in_place))
+    needed = {name: _needed(model, model.scope(name), calls_in_place) for name in {o.scope for o in ordinals}}
+    return tuple(o for o in ordinals if o.node not in needed[o.scope])
 
 
 def _needed(model: Model, scope: Scope, in_place: Collection[Place]) -> set[str]:

@@ -14,7 +14,7 @@ from converter.passes.bfloat16.details import BFloat16Details, Converted, Kept
 from converter.passes.bfloat16.edits import Draft, Edits
 from converter.passes.bfloat16.filter import OpFilter
 from converter.passes.bfloat16.places import NodeKey
-from converter.passes.bfloat16.region import find_region, is_entry, refuse_existing_bfloat16
+from converter.passes.bfloat16.region import Region, find_region, is_entry, refuse_existing_bfloat16
 from converter.passes.bfloat16.rewrite import Rewritten, plan_rewrite
 from converter.passes.bfloat16.storage import plan_storage
 from converter.passes.bfloat16.type_graph import TypeGraph
@@ -62,7 +62,13 @@ def make_plan(
     if not skip_safety_checks:
         refuse_existing_bfloat16(model, region)
     copies, region = find_copies(model, region)
-    model = copies.preview(model)  # from here on, what is looked at is what will be edited
+    preview = copies.preview(model)
+    with preview.unchanged():
+        return _plan(preview, scope, region, copies, op_filter)
+
+
+def _plan(model: Model, scope: ConversionScope, region: Region, copies: Copies, op_filter: OpFilter) -> BFloat16Plan:
+    """The plan of what `model` is with the copies in it."""
     index = VariableIndex(model)
     types = TypeGraph(model, region.scopes, region.observed(model), op_filter, is_entry, region.fixed)
     choice = find_candidates(index.variables, op_filter, types)

@@ -23,7 +23,7 @@ from converter.graph.model import MAIN_GRAPH, Model, Scope
 from converter.graph.protos import DT_BFLOAT16, DT_FLOAT, DT_RESOURCE, NodeDef
 from converter.graph.scope_index import scope_index
 from converter.passes.bfloat16.edits import Draft, Surroundings, cluster_of, recorded_shape
-from converter.passes.bfloat16.ways import Input, Output, Uses, results_of
+from converter.passes.bfloat16.ways import Input, Output, Uses
 
 _FLOAT, _BFLOAT16 = DT_FLOAT, DT_BFLOAT16
 _SAVED_TENSORS = 3  # SaveV2's first input that is a tensor to save
@@ -175,7 +175,7 @@ class _Storage:
         cast = self._draft.cast(scope, f"{node.name}/float32", output.ref, _BFLOAT16, _FLOAT, around)
         for user in users:
             self._draft.give(scope, user.node, user.position, cast)
-        for result in results_of(scope).get(output.ref, ()):
+        for result in self._uses.results_of(scope, output.ref):
             self._draft.give_result(scope, result, cast)
         if self._uses.is_named(scope, output.outside_name):
             self._draft.rename(scope, output.outside_name, outside.name_for(refs.producer_of(cast), 0))

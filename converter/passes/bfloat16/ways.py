@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from converter.graph import calls, outside, refs
 from converter.graph.model import Model, Scope
 from converter.graph.protos import FunctionDef, NodeDef
+from converter.graph.scope_index import scope_index
 from converter.passes.bfloat16.edits import Retyped
 
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
@@ -58,17 +59,15 @@ class Uses:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._outside = outside.names(model)
-        self._inputs: dict[str, dict[str, list[Input]]] = {}
         self._sites = calls.call_sites(model)
 
     def inputs_of(self, scope: Scope, ref: str) -> list[Input]:
         """The inputs that take the tensor, in the model's order."""
-        if scope.name not in self._inputs:
-            users = self._inputs[scope.name] = {}
-            for node in scope.nodes:
-                for position, taken in enumerate(refs.data_inputs(node)):
-                    users.setdefault(refs.canonical_ref(taken, scope), []).append(Input(scope, node, position))
-        return self._inputs[scope.name].get(ref, [])
+        return [Input(scope, t.node, t.position) for t in scope_index(self._model, scope.name).inputs_of(ref)]
+
+    def results_of(self, scope: Scope, ref: str) -> Sequence[str]:
+        """The results of the scope's function that are the tensor."""
+        return scope_index(self._model, scope.name).results_of(ref)
 
     def is_named(self, scope: Scope, outside_name: str) -> bool:
         """Whether a signature or the object graph names the tensor."""
@@ -80,7 +79,7 @@ class Uses:
         stack = [(output.scope, output.ref, output.outside_name)]
         while stack:
             scope, ref, outside_name = stack.pop()
-            if self.is_named(scope, outside_name) or ref in results_of(scope):
+            if self.is_named(scope, outside_name) or self.results_of(scope, ref):
                 return None
             for user in self.inputs_of(scope, ref):
                 node = user.node
@@ -105,11 +104,3 @@ class Uses:
         if len(self._sites.get(name, ())) != 1 or name in self._model.object_graph.concrete_functions:
             return None
         return self._model.functions[name]
-
-
-def results_of(scope: Scope) -> dict[str, list[str]]:
-    """Tensor -> the results of the scope's function that it is."""
-    results: dict[str, list[str]] = {}
-    for result, ref in scope.function.ret.items() if scope.function is not None else ():
-        results.setdefault(ref, []).append(result)
-    return results
