@@ -96,18 +96,9 @@ def scatter_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
     if known is None or rank is None or known[-1] is None or known[-1].grows:
         return lost(site, Effect.UNKNOWN, "writes by an index of unknown size")
     depth = int(known[-1].fixed)
-    written = site.output_extents(0)
     if index.axis is None:
-        axis = updates.axis
-        if axis is not None and updates.by_row:
-            if axis.dim < rank - 1:
-                return lost(site, Effect.UNKNOWN, "writes rows to fixed places")
-            axis = replace(axis, dim=depth + axis.dim - (rank - 1))
-        if onto.by_row and onto.axis is not None and onto.axis.dim < depth:
-            return lost(site, Effect.MIXES, "writes to certain rows only")
-        moved = replace(updates, axis=axis)
-        return [either([onto, index, moved], site.cause(Effect.UNKNOWN, "writes rows into one another"))]
-    target = onto.axis or growing_axis(written)
+        return _written_to_fixed_places(site, (onto, index, updates), depth, rank)
+    target = onto.axis or growing_axis(site.output_extents(0))
     own = site.values(place)
     if target is None or target.dim >= depth:
         return lost(site, Effect.UNKNOWN, "writes rows by an index that cannot be followed")
@@ -124,6 +115,20 @@ def scatter_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
             return lost(site, Effect.UNKNOWN, f"writes rows that stand elsewhere to other places: {updates.moved}")
         return [replace(updates, axis=target, moved=site.cause(Effect.MOVES, "writes to other rows"))]
     return [replace(union([onto, index, updates], target), place=onto.place or updates.place)]
+
+
+def _written_to_fixed_places(site: Site, values: tuple[Value, Value, Value], depth: int, rank: int) -> list[Value]:
+    """By an index of `rank` dimensions that is the same for every batch, and names `depth` dimensions."""
+    onto, index, updates = values
+    axis = updates.axis
+    if axis is not None and updates.by_row:
+        if axis.dim < rank - 1:
+            return lost(site, Effect.UNKNOWN, "writes rows to fixed places")
+        axis = replace(axis, dim=depth + axis.dim - (rank - 1))
+    if onto.by_row and onto.axis is not None and onto.axis.dim < depth:
+        return lost(site, Effect.MIXES, "writes to certain rows only")
+    moved = replace(updates, axis=axis)
+    return [either([onto, index, moved], site.cause(Effect.UNKNOWN, "writes rows into one another"))]
 
 
 def segment_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
