@@ -33,11 +33,11 @@ def test_passes_look_up_what_is_there(name: str, testdata: Callable[[str], Path]
     model = read_model(directory)
     options = parse_options(f"{MODELS[name].options_for(directory)} {BATCHED}")
     passes = build_passes(options, ConvertSettings(allow_batching_violations=True))
-    assert any(report.result.changes for report in run_passes(model, passes, look_up_everything))
-    assert not any(report.result.changes for report in run_passes(model, passes, look_up_everything))
+    assert any(report.result.changes for report in run_passes(model, passes, [look_up_everything]))
+    assert not any(report.result.changes for report in run_passes(model, passes, [look_up_everything]))
 
 
-def look_up_everything(model: Model) -> None:
+def look_up_everything(model: Model, after: str = "") -> None:
     with model.unchanged():
         for _ in range(2):
             calls.call_graph(model)

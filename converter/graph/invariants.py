@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from converter.errors import InternalError
 from converter.graph import calls, ops, outside, refs
 from converter.graph.model import Model, Scope
-from converter.graph.protos import DATA_TYPES, DT_INVALID, CapturedTensor, FunctionDef, NodeDef
+from converter.graph.protos import DATA_TYPES, DT_INVALID, CapturedTensor, DataType, FunctionDef, NodeDef
 from converter.graph.scope_index import scope_index
 
 _TYPES = DATA_TYPES - {DT_INVALID}
 
-_Tensors: TypeAlias = dict[str, set[str] | None]
-"""Node or argument -> the tensors that it gives, spelled as in its scope; None if that is not known."""
+_Tensors: TypeAlias = dict[str, Mapping[str, DataType] | None]
+"""Node or argument -> the tensors that it gives, spelled as in its scope, with types; None if that is not known."""
+_REF = 100
+"""What the type of a reference to a variable of TensorFlow 1 is greater than the type of what it holds."""
 
 
 def check_structure(model: Model) -> None:
@@ -80,37 +82,45 @@ def _output_count(model: Model, node: NodeDef) -> float:
 
 
 def _scope_problems(model: Model, scope: Scope) -> Iterator[str]:
-    arguments = [] if scope.function is None else [a.name for a in scope.function.signature.input_arg]
-    tensors: _Tensors = {name: {name} for name in arguments}
+    arguments = [] if scope.function is None else scope.function.signature.input_arg
+    tensors: _Tensors = {a.name: {a.name: a.type} for a in arguments}
+    taken: dict[str, Sequence[ops.ArgSlot]] = {}
     for node in scope.nodes:
-        tensors[node.name] = yield from _node_problems(model, scope, node)
+        tensors[node.name], taken[node.name] = yield from _node_problems(model, scope, node)
     if len(tensors) != len(arguments) + len(scope.nodes):
         yield f"{scope.name}: two nodes or arguments share a name"
     for node in scope.nodes:
         for ref in node.input:
             if not _resolves(ref, scope, tensors):
                 yield f'{scope.name}: input "{ref}" of node "{node.name}" does not exist'
+        for ref, slot in zip(refs.data_inputs(node), taken[node.name], strict=False):
+            found = _type_of(ref, scope, tensors)
+            if found and slot.dtype and found != slot.dtype % _REF:
+                yield f'{scope.name}: node "{node.name}" takes "{ref}" as a tensor of another type'
     if scope.function is not None:
         yield from _result_problems(scope, scope.function, tensors)
 
 
-def _node_problems(model: Model, scope: Scope, node: NodeDef) -> Generator[str, None, set[str] | None]:
-    """Returns the tensors that the node gives, spelled as in its scope; None if that is not known."""
+def _node_problems(
+    model: Model, scope: Scope, node: NodeDef
+) -> Generator[str, None, tuple[Mapping[str, DataType] | None, Sequence[ops.ArgSlot]]]:
+    """Returns the tensors that the node gives, spelled as in its scope (None if not known), and what it takes."""
     definition = ops.op_def(node.op, model)
     if definition is None:
-        return None  # a custom op
+        return None, ()  # a custom op
     try:
         given, taken = ops.output_slots(node, definition), ops.input_slots(node, definition)
     except ops.MissingAttributeError as error:
         yield f"{scope.name}: {error}"
-        return None
+        return None, ()
     found, expected = len(refs.data_inputs(node)), len(taken)
     if expected != found:
         yield f'{scope.name}: node "{node.name}" ({node.op}) has {found} inputs, its attributes say {expected}'
     if any(slot.dtype not in _TYPES for slot in (*taken, *given)):
         yield f'{scope.name}: node "{node.name}" ({node.op}) has a tensor of no type that TensorFlow knows'
     yield from _call_problems(model, scope, node)
-    return {refs.canonical_ref(scope.ref(node.name, s.arg, s.index, i), scope) for i, s in enumerate(given)}
+    names = (refs.canonical_ref(scope.ref(node.name, s.arg, s.index, i), scope) for i, s in enumerate(given))
+    return {name: slot.dtype for name, slot in zip(names, given, strict=True)}, taken
 
 
 def _result_problems(scope: Scope, function: FunctionDef, tensors: _Tensors) -> Iterator[str]:
@@ -118,6 +128,8 @@ def _result_problems(scope: Scope, function: FunctionDef, tensors: _Tensors) -> 
         given = function.ret.get(result.name)
         if given is None or not _resolves(given, scope, tensors):
             yield f'{scope.name}: result "{result.name}" comes from "{given}", which does not exist'
+        elif (found := _type_of(given, scope, tensors)) and found != result.type:
+            yield f'{scope.name}: result "{result.name}" comes from "{given}", a tensor of another type'
     for output in function.signature.control_output:
         if function.control_ret.get(output) not in tensors:
             yield f'{scope.name}: control output "{output}" does not exist'
@@ -129,6 +141,13 @@ def _resolves(ref: str, scope: Scope, tensors: _Tensors) -> bool:
         return False
     known = tensors[producer]
     return known is None or refs.is_control(ref) or refs.canonical_ref(ref, scope) in known
+
+
+def _type_of(ref: str, scope: Scope, tensors: _Tensors) -> int | None:
+    """The type of a tensor, and of a reference that of what it holds; None, or 0, if there is none."""
+    known = tensors.get(refs.producer_of(ref)) or {}
+    found = known.get(refs.canonical_ref(ref, scope))
+    return None if found is None else found % _REF
 
 
 def _call_problems(model: Model, scope: Scope, node: NodeDef) -> Iterator[str]:

@@ -61,7 +61,27 @@ def test_the_model_that_is_damaged_is_sound() -> None:
         (
             "Tcaptured: [float32]",
             "Tcaptured: [int32]",
-            ['main graph: call "batched" passes other types than "F" takes'],
+            [
+                'main graph: call "batched" passes other types than "F" takes',
+                'main graph: node "batched" takes "second" as a tensor of another type',
+            ],
+        ),
+        (
+            "@F(x: float32, w",
+            "@F(x: int32, w",
+            [
+                'main graph: call "batched" passes other types than "F" takes',
+                'F: node "cast" takes "x" as a tensor of another type',
+                'F: node "two" takes "x" as a tensor of another type',
+            ],
+        ),
+        (
+            "z: float32) {",
+            "z: int32) {",
+            [
+                'main graph: call "batched" expects other types than "F" returns',
+                'F: result "z" comes from "two:output:1", a tensor of another type',
+            ],
         ),
         (
             "(x, second) {f: @F, Tin: [float32], Tcaptured: [float32]",

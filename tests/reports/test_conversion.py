@@ -100,7 +100,7 @@ def test_the_json_has_everything() -> None:
 
 def test_the_summary_has_the_lines_of_every_pass_in_order() -> None:
     told = [PassResult([Change("F", "made")], details=Told(x)) for x in (("one", "two"), (), ("three",))]
-    assert report(Cost(), told[0], PassResult(), *told[1:]).summary() == ["one", "two", "three"]
+    assert report(Cost(), told[0], PassResult(), *told[1:]).summary().lines == ("one", "two", "three")
 
 
 def test_a_conversion_that_changed_nothing_says_why_once_for_each_reason() -> None:

@@ -115,6 +115,7 @@ class Draft:
         self.rounded: list[NodeKey] = []
         self.clamped: list[NodeKey] = []
         self.casts: list[NewCast] = []
+        self._made: dict[tuple[str, str], NewCast] = {}
         self._names: list[NewName] = []
         self.saved_variables: list[int] = []
         self.recasts: set[str] = set()
@@ -136,7 +137,8 @@ class Draft:
         if scope.name not in self._taken:
             self._taken[scope.name] = UniqueNames(scope)
         name = self._taken[scope.name](stem)
-        self.casts.append(NewCast(scope.name, name, ref, source, target, surroundings))
+        made = self._made[scope.name, name] = NewCast(scope.name, name, ref, source, target, surroundings)
+        self.casts.append(made)
         return refs.canonical_ref(scope.ref(name, "y", 0, 0), scope)
 
     def give(self, scope: Scope, node: NodeDef, position: int, ref: str) -> None:
@@ -146,6 +148,14 @@ class Draft:
     def given(self, scope: Scope, node: NodeDef, position: int) -> str:
         """What the node will take there."""
         return self._inputs.get((scope.name, node.name, position), node.input[position])
+
+    def replaced(self, scope: Scope, node: NodeDef | None, position: int, result: str) -> NewCast | None:
+        """The Cast that a node, or else a result of the scope's function, will take in place of what it took."""
+        if node is not None:
+            ref = self._inputs.get((scope.name, node.name, position))
+        else:
+            ref = self._results.get((scope.name, result))
+        return None if ref is None else self._made[scope.name, refs.producer_of(ref)]
 
     def give_result(self, scope: Scope, result: str, ref: str) -> None:
         self._results[(scope.name, result)] = ref

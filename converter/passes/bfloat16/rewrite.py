@@ -116,7 +116,13 @@ class _Casts:
 
     def connect(self, edge: Edge, dtype: DataType) -> None:
         """Gives `edge` its tensor as `dtype`."""
-        ref = self.cast(edge.scope, edge.ref, edge.tensor, dtype, edge.node)
+        before = self._draft.replaced(edge.scope, edge.node, edge.position, edge.result)
+        if before is None:
+            ref = self.cast(edge.scope, edge.ref, edge.tensor, dtype, edge.node)
+        elif before.source == dtype:
+            ref = before.ref  # of a variable that is stored so: its Cast back to float32 is not needed here
+        else:
+            return
         if edge.node is not None:
             self._draft.give(edge.scope, edge.node, edge.position, ref)
         elif edge.scope.function is not None:

@@ -90,7 +90,7 @@ _LENGTHS = (
     _row("without a mask", unclear, lambda x, n: _rnn(x, n, past=lambda i, n: n < 0)),
     _row("with the lengths of others", unclear, lambda x, n: _rnn(x, n, lengths=lambda n: n * 2)),
     _row("up to one more than the longest", unclear, lambda x, n: _rnn(x, n, bound=lambda n: tf.reduce_max(n) + 1)),
-    _row("up to the shortest", unclear, lambda x, n: _rnn(x, n, bound=lambda n: tf.reduce_min(n))),
+    _row("up to the shortest", unclear, lambda x, n: _rnn(x, n, bound=lambda n: tf.maximum(1, tf.reduce_min(n)))),
     _row("ones behind the end", unclear, lambda x, n: _rnn(x, n, padding=tf.ones)[1]),
     _row("written over", unclear, lambda x, n: _rnn(x, n, place=lambda i: i // 2)[1]),
 )

@@ -163,7 +163,7 @@ def batched(text: str, *, allow: bool = False) -> PassResult:
 
 def summary_of(result: PassResult) -> list[str]:
     report = ConversionReport(Cost(), (PassReport("batch", 0.0, result),), 0, None, {}, {})
-    return report.summary()
+    return list(report.summary().lines)
 
 
 def test_mixed_rows_refuse_and_are_a_warning_if_allowed() -> None:
