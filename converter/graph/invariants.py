@@ -90,12 +90,13 @@ def _scope_problems(model: Model, scope: Scope) -> Iterator[str]:
     if len(tensors) != len(arguments) + len(scope.nodes):
         yield f"{scope.name}: two nodes or arguments share a name"
     for node in scope.nodes:
+        slots = iter(taken[node.name])
         for ref in node.input:
-            if not _resolves(ref, scope, tensors):
-                yield f'{scope.name}: input "{ref}" of node "{node.name}" does not exist'
-        for ref, slot in zip(refs.data_inputs(node), taken[node.name], strict=False):
+            slot = None if refs.is_control(ref) else next(slots, None)
             found = _type_of(ref, scope, tensors)
-            if found and slot.dtype and found != slot.dtype % _REF:
+            if found is None:
+                yield f'{scope.name}: input "{ref}" of node "{node.name}" does not exist'
+            elif found and slot is not None and slot.dtype and found != slot.dtype % _REF:
                 yield f'{scope.name}: node "{node.name}" takes "{ref}" as a tensor of another type'
     if scope.function is not None:
         yield from _result_problems(scope, scope.function, tensors)
@@ -126,26 +127,24 @@ def _node_problems(
 def _result_problems(scope: Scope, function: FunctionDef, tensors: _Tensors) -> Iterator[str]:
     for result in function.signature.output_arg:
         given = function.ret.get(result.name)
-        if given is None or not _resolves(given, scope, tensors):
+        found = None if given is None else _type_of(given, scope, tensors)
+        if found is None:
             yield f'{scope.name}: result "{result.name}" comes from "{given}", which does not exist'
-        elif (found := _type_of(given, scope, tensors)) and found != result.type:
+        elif found and found != result.type:
             yield f'{scope.name}: result "{result.name}" comes from "{given}", a tensor of another type'
     for output in function.signature.control_output:
         if function.control_ret.get(output) not in tensors:
             yield f'{scope.name}: control output "{output}" does not exist'
 
 
-def _resolves(ref: str, scope: Scope, tensors: _Tensors) -> bool:
+def _type_of(ref: str, scope: Scope, tensors: _Tensors) -> int | None:
+    """The type of a tensor, and of a reference that of what it holds; 0 if it is not known, None if there is none."""
     producer = refs.producer_of(ref)
     if producer not in tensors:
-        return False
+        return None
     known = tensors[producer]
-    return known is None or refs.is_control(ref) or refs.canonical_ref(ref, scope) in known
-
-
-def _type_of(ref: str, scope: Scope, tensors: _Tensors) -> int | None:
-    """The type of a tensor, and of a reference that of what it holds; None, or 0, if there is none."""
-    known = tensors.get(refs.producer_of(ref)) or {}
+    if known is None or refs.is_control(ref):
+        return DT_INVALID
     found = known.get(refs.canonical_ref(ref, scope))
     return None if found is None else found % _REF
 
