@@ -42,6 +42,9 @@ def index_by_turn(site: Site, values: Sequence[Value]) -> list[Value] | None:
     """StridedSlice and Gather, if they take of a tensor what a list of its rows would have in this turn."""
     if not site.by_turn or values[0].axis is None or values[0].axis.dim > 0:
         return None
+    at = site.constant(2) if site.node.op == "GatherV2" else 0
+    if at is None or int(at) != 0:
+        return None
     return get_item(site, values)
 
 
