@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from converter.passes.batching.rows.folds import lost, unless_constant
-from converter.passes.batching.rows.site import Site
+from converter.passes.batching.rows.site import Site, growing_axis
+from converter.passes.batching.rows.site import extents as site_extents
 from converter.passes.batching.rows.values import CONSTANT, Effect, Turn, Value, either
 
 
@@ -19,7 +20,14 @@ def each_its_own(site: Site, values: Sequence[Value]) -> list[Value] | None:
 
 
 def new_list(site: Site, values: Sequence[Value]) -> list[Value] | None:
-    return [CONSTANT]
+    """Without items yet, though perhaps with places for those of all rows."""
+    lengths = [view.length(site.outputs[0]) for view in site.views] if site.node.op == "TensorListReserve" else []
+    extents = site_extents([(length,) for length in lengths], site.sizes) if lengths else None
+    if extents is None or extents[0] is None or not extents[0].grows:
+        return [CONSTANT]
+    axis = growing_axis(extents)
+    several = site.cause(Effect.UNKNOWN, "gives a length that is no multiple of the number of rows")
+    return [Value(axis, count=None if axis else several)]
 
 
 def get_item(site: Site, values: Sequence[Value]) -> list[Value] | None:
@@ -30,6 +38,8 @@ def get_item(site: Site, values: Sequence[Value]) -> list[Value] | None:
     if value.axis.dim > 0:
         return [replace(value, axis=replace(value.axis, dim=value.axis.dim - 1))]
     if not value.by_row:
+        if (value.axis.outer, value.axis.inner) != (1, 1):
+            return lost(site, Effect.UNKNOWN, "picks constants of which there are several for each row")
         return [replace(value, axis=None)]
     if site.constant(1) is not None:
         return lost(site, Effect.MIXES, "gives the same row to all")
@@ -57,11 +67,19 @@ def set_item(site: Site, values: Sequence[Value]) -> list[Value] | None:
         return lost(site, Effect.UNKNOWN, "stores rows by an index that is no plain counter")
     elif values[0].by_row and values[0].axis is not None and values[0].axis.dim == 0 and not item.turn:
         return lost(site, Effect.UNKNOWN, "stores what is of no row among rows")
+    elif not item.turn and not site.by_turn and _grows(site, values[0]):
+        return lost(site, Effect.UNKNOWN, "stores at a certain place among those of the rows")
     elif item.turn and not values[0].rows:
         stored = item
     else:
         stored = replace(item, axis=None if item.axis is None else replace(item.axis, dim=item.axis.dim + 1))
     return [either([values[0], stored], site.cause(Effect.UNKNOWN, "stores rows beside other things"))]
+
+
+def _grows(site: Site, value: Value) -> bool:
+    """Whether a list has more items in a larger batch."""
+    lengths = {view.length(site.inputs[0]) for view in site.views}
+    return len(lengths) > 1 or (value.axis is not None and value.axis.dim == 0)
 
 
 def pop_item(site: Site, values: Sequence[Value]) -> list[Value] | None:

@@ -75,16 +75,14 @@ def _looked_up(
 
 
 def _within(index: Value, looked: Axis, component: int | None) -> bool:
-    """Whether an index of a row's place and of what it holds stays within the row, and says nothing else of the place."""
+    """Whether an index of a row's place and of what it holds stays in the row, and tells nothing else of it."""
     units = index.units if component is not None or len(index.units) == 1 else ()
     at = component or 0
     others = (unit for i, unit in enumerate(units) if i != at)
     return at < len(units) and units[at] == looked.inner and not any(others)
 
 
-def _own(
-    site: Site, known: Sequence[tensors.Array], looked: Axis, index: Axis, component: int | None
-) -> Value | None:
+def _own(site: Site, known: Sequence[tensors.Array], looked: Axis, index: Axis, component: int | None) -> Value | None:
     """What else an index tells that names, for every row, indices of that row; None if it names others."""
     first, second = (in_row(v, s, looked, index, component) for v, s in zip(known, site.sizes, strict=True))
     if first is None or second is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from converter.passes.batching.rows.labels import PART, UNSURE, Label, Labels
 from converter.passes.batching.rows.moved import behind, moved_again, reorders
 from converter.passes.batching.rows.ops import fold_of, labels_of
 from converter.passes.batching.rows.site import Extents, Site, growing_axis
+from converter.passes.batching.rows.steady import is_steady
 from converter.passes.batching.rows.units import units_of
 from converter.passes.batching.rows.values import ROWS, Axis, Cause, Effect, Value, is_mixed, spoiled, union, worst
 
@@ -47,20 +48,6 @@ _SIZES_ONLY = {"Reshape", "Fill", "BroadcastTo", "Tile", "RandomUniform", "Rando
 _SIZES_ONLY |= {"Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput"}
 
 
-# What must be the same for one row as for two numbers of rows, of operands that grow evenly.
-_NEAR: dict[str, Callable[..., tensors.Array]] = {
-    **{"Greater": np.greater, "GreaterEqual": np.greater_equal, "Less": np.less, "LessEqual": np.less_equal},
-    **dict.fromkeys(("Equal", "NotEqual"), lambda a, b: np.sign(a - b)),
-    **{"Maximum": np.maximum, "Minimum": np.minimum},
-    **{"FloorDiv": lambda a, b: np.floor(a / b), "TruncateDiv": lambda a, b: np.trunc(a / b), "Cast": np.trunc},
-}
-_CHOOSING = {"Gather", "GatherNd", "GatherV2", "Slice", "StridedSlice"}
-# Of what these make of the number of rows, two numbers tell enough.
-_EXACT = {
-    *("Add", "AddN", "AddV2", "BroadcastTo", "ConcatV2", "Div", "ExpandDims", "Fill", "Gather"),
-    *("GatherNd", "GatherV2", "Identity", "Mul", "Neg", "Pack", "Prod", "Range", "RealDiv", "Reshape", "Slice"),
-    *("Split", "SplitV", "Squeeze", "StridedSlice", "Sub", "Sum", "Tile", "Transpose", "Unpack"),
-}
 _PARTS = {"Slice", "StridedSlice"}
 
 
@@ -68,7 +55,7 @@ def transfer(site: Site, values: Sequence[Value]) -> list[Value]:
     """The values of a node's outputs, for a node that calls nothing."""
     settings = {i % len(values) for i in _SETTINGS.get(site.node.op, ()) if values}
     data = [v for i, v in enumerate(values) if i not in settings]
-    steady = _is_steady(site, values)
+    steady = is_steady(site, values)
     found = _transferred(site, values, data, settings)
     if not steady and site.node.op in _SIZES_ONLY:
         found = [replace(v, count=v.count or _unsteady(site, values, settings)) for v in found]
@@ -285,25 +272,3 @@ def _located(site: Site, index: int, value: Value, laid: bool) -> Value:
     if laid and value.count is None and not _is_uniform(site.output_values(index)):
         return replace(value, place=site.cause(Effect.UNKNOWN, "makes of constants what may differ from row to row"))
     return value
-
-
-def _is_steady(site: Site, values: Sequence[Value]) -> bool:
-    """Whether what a node gives for two numbers of rows it gives for all that are not greater."""
-    if not any(v.count or v.place for v in values):
-        return True
-    if any(v.count and site.constant(i) is not None for i, v in enumerate(values)):
-        return False  # it was not steady before
-    by = values[1:] if site.node.op in _CHOOSING else values[2:] if site.node.op == "Range" else ()
-    if any(v.count or v.place for v in by):
-        return False
-    if site.node.op not in _NEAR:
-        return site.node.op in _EXACT
-    known = [site.values(i) for i in range(len(values))]
-    if any(pair is None or pair[0].shape != pair[1].shape for pair in known):
-        return False
-    pairs = [[each.astype(np.float64) for each in pair] for pair in known if pair is not None]
-    steps = (site.sizes[0] - 1) / (site.sizes[1] - site.sizes[0])
-    alone, first, second = zip(*((a - (b - a) * steps, a, b) for a, b in pairs), strict=True)
-    tell = _NEAR[site.node.op]
-    with np.errstate(all="ignore"):
-        return bool(np.all(tell(*alone) == tell(*first)) and np.all(tell(*first) == tell(*second)))

@@ -88,9 +88,7 @@ def _unit(site: Site, index: int, value: Value, *, exact: bool) -> int | None:
     return axis.inner if within and not exact else None
 
 
-def in_row(
-    values: tensors.Array, rows: int, looked: Axis, index: Axis, component: int | None
-) -> tensors.Array | None:
+def in_row(values: tensors.Array, rows: int, looked: Axis, index: Axis, component: int | None) -> tensors.Array | None:
     """For every row, where within its own an index looks; None if it looks at other rows."""
     named = values if component is None else values[..., component]
     size = named.shape[index.dim]
