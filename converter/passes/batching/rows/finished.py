@@ -146,7 +146,8 @@ class _Turn:
         made_by, _ = _made(self._loop.inputs[index], self._loop.outside)
         node = self._nodes.get(refs.producer_of(refs.before_identities(result, self._nodes)))
         # A list that grows has as many items as there were turns.
-        if node is None or node.attr["resize_if_index_out_of_bounds"].b:
+        grows = "resize_if_index_out_of_bounds"
+        if node is None or (grows in node.attr and node.attr[grows].b):
             return False
         if op != "TensorListSetItem" or made_by != "TensorListReserve" or inputs[0] != self._arguments[index]:
             return False

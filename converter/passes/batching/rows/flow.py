@@ -24,9 +24,9 @@ from converter.passes.batching.rows.site import Site
 from converter.passes.batching.rows.transfer import transfer
 from converter.passes.batching.rows.turns import (
     after_turns,
+    counters_from_0,
     fills,
     is_by_turn,
-    plain_counters,
     reads_written,
     stays,
     visits_all,
@@ -139,15 +139,12 @@ class _Body:
     def _add(self, node: NodeDef) -> None:
         refs = data_inputs(node)
         values = [self.of(ref) for ref in refs]
-        if reads_written(node, self._nodes):
-            how = "reads a variable that was written before"
-            self._custom[node.name] = spoiled(Cause(Effect.UNKNOWN, self._scope.name, node.name, node.op, how))
-            return
-        if not any(v.varies or v.axis for v in values):
+        how = "reads a variable that was written before" if reads_written(node, self._nodes) else ""
+        if not how and not any(v.varies or v.axis for v in values):
             return  # and what is not stored is constant
         definition = ops.op_def(node.op, self._model)
-        if definition is None:
-            how = "is an op that TensorFlow does not know"
+        if definition is None or how:
+            how = how or "is an op that TensorFlow does not know"
             self._custom[node.name] = spoiled(Cause(Effect.UNKNOWN, self._scope.name, node.name, node.op, how))
             return
         slots = ops.output_slots(node, definition)
@@ -210,19 +207,23 @@ class _Body:
         body, cond = (site.node.attr[a].func.name for a in ("body", "cond"))
         # What goes around a loop has the shapes that all turns have in common: those of its results.
         arguments = self._passed(site.outputs)
-        numbers = plain_counters(self._model.functions[body])
-        counters = frozenset(i for i in numbers if self._begins_at_0(site.inputs[i]))
+        counters = counters_from_0(self._model.functions[body], site.inputs, self._views)
+        changes = [not stays(self._model.functions[body], i) for i in range(len(values))]
         state = self._steady(site, body, values, arguments, counters)
         per_row = 0 if state is None else self._flow.turns_per_row(body, state, arguments, counters)
         if per_row:
             # Then the number of a turn is the place of a row.
             place = site.cause(Effect.PLACES, "numbers the rows of the batch")
-            numbered = [replace(v, place=place) if i in counters else v for i, v in enumerate(values)]
+            unsure = site.cause(Effect.UNKNOWN, "changes in every turn what rows may see")
+            tensors = [a.type != DT_VARIANT for a in self._model.functions[body].signature.input_arg]
+            numbered = [
+                replace(v, place=place if i in counters else v.place or unsure) if changes[i] and tensors[i] else v
+                for i, v in enumerate(values)
+            ]
             state = self._steady(site, body, numbered, arguments, counters)
         if state is None:
             return [spoiled(site.cause(Effect.UNKNOWN, "changes in every turn"))] * len(values)
         (goes_on,) = self._flow.results(cond, state, arguments)
-        changes = [not stays(self._model.functions[body], i) for i in range(len(state))]
         how = ""
         if goes_on.spoiled or goes_on.rows:
             if not per_row:
@@ -291,10 +292,6 @@ class _Body:
                 return state
             state = following
         return None
-
-    def _begins_at_0(self, ref: str) -> bool:
-        values = [view.value(ref) for view in self._views]
-        return all(value is not None and value.size == 1 and not value.any() for value in values)
 
     @staticmethod
     def _after_turn(site: Site, before: Value, after: Value, apart: Cause) -> Value:

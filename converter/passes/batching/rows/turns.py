@@ -33,6 +33,15 @@ def plain_counters(body: FunctionDef) -> list[int]:
     ]
 
 
+def counters_from_0(
+    body: FunctionDef, inputs: Sequence[str], views: tuple[FunctionShapes, FunctionShapes]
+) -> frozenset[int]:
+    """Which arguments of a loop's body number its turns from 0; `inputs` are the tensors that the loop begins with."""
+    begun = {i: [view.value(inputs[i]) for view in views] for i in plain_counters(body)}
+    zero = {i for i, values in begun.items() if all(v is not None and v.size == 1 and not v.any() for v in values)}
+    return frozenset(zero)
+
+
 def visits_all(
     cond: FunctionDef,
     views: tuple[FunctionShapes, FunctionShapes],
