@@ -125,7 +125,9 @@ def _labelled(site: Site, labels: Labels, values: Sequence[Value], settings: set
         if value.axis is None:
             continue
         given = labels.inputs[i] if i < len(labels.inputs) else ()
-        counts.append(_summed(site, i, value.axis, [label if label in kept else None for label in given]))
+        counts.append(
+            _summed(site, i, value.axis, [label if label in kept or label == PART else None for label in given])
+        )
         label = given[value.axis.dim] if value.axis.dim < len(given) else UNSURE
         if label in kept and label not in (PART, UNSURE):
             along.setdefault(label, []).append(value)
