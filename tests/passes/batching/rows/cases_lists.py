@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tests.passes.batching.rows.table import count, ok, same, unclear
+from tests.passes.batching.rows.table import count, ok, same, unclear, variable
 
 _raw = tf.raw_ops
 
@@ -119,4 +119,13 @@ _FINISHED = (
     ),
 )
 
-CASES = (*_FILLED, *_CARRIED, *_FINISHED)
+_STATE = (
+    unclear(
+        "a variable that was written",
+        "?",
+        lambda x: (variable(7).assign(tf.fill([7], tf.reduce_mean(x))), x - variable(7)[0])[1],
+        "written before",
+    ),
+)
+
+CASES = (*_FILLED, *_CARRIED, *_FINISHED, *_STATE)
