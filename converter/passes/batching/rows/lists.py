@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from converter.passes.batching.rows.folds import lost, unless_constant
-from converter.passes.batching.rows.site import Site, growing_axis
-from converter.passes.batching.rows.site import extents as site_extents
+from converter.passes.batching.rows.site import Site, extents, growing_axis
 from converter.passes.batching.rows.values import CONSTANT, Effect, Turn, Value, either
 
 
@@ -22,10 +21,10 @@ def each_its_own(site: Site, values: Sequence[Value]) -> list[Value] | None:
 def new_list(site: Site, values: Sequence[Value]) -> list[Value] | None:
     """Without items yet, though perhaps with places for those of all rows."""
     lengths = [view.length(site.outputs[0]) for view in site.views] if site.node.op == "TensorListReserve" else []
-    extents = site_extents([(length,) for length in lengths], site.sizes) if lengths else None
-    if extents is None or extents[0] is None or not extents[0].grows:
+    known = extents([(length,) for length in lengths], site.sizes) if lengths else None
+    if known is None or known[0] is None or not known[0].grows:
         return [CONSTANT]
-    axis = growing_axis(extents)
+    axis = growing_axis(known)
     several = site.cause(Effect.UNKNOWN, "gives a length that is no multiple of the number of rows")
     return [Value(axis, count=None if axis else several)]
 
