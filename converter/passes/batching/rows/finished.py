@@ -144,6 +144,11 @@ class _Turn:
         """Whether it is a list in which nothing is, and into which each turn puts a zero in a place of its own."""
         op, inputs = _made(result, self._nodes)
         made_by, _ = _made(self._loop.inputs[index], self._loop.outside)
+        node = self._nodes.get(refs.producer_of(refs.before_identities(result, self._nodes)))
+        # A list that grows has as many items as there were turns.
+        grows = "resize_if_index_out_of_bounds"
+        if node is None or (grows in node.attr and node.attr[grows].b):
+            return False
         if op != "TensorListSetItem" or made_by != "TensorListReserve" or inputs[0] != self._arguments[index]:
             return False
         counters = {self._arguments[i] for i in plain_counters(self._loop.body)}

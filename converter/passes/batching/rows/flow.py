@@ -17,17 +17,23 @@ from converter.analysis.shape_inference import Inference, ShapeInferenceError
 from converter.graph import calls, ops
 from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_VARIANT, FunctionDef, NodeDef
-from converter.graph.refs import before_identities, data_inputs, producer_of
+from converter.graph.refs import data_inputs, producer_of
 from converter.graph.scope_index import ScopeIndex
 from converter.passes.batching.rows.finished import Loop, kept
 from converter.passes.batching.rows.site import Site
 from converter.passes.batching.rows.transfer import transfer
-from converter.passes.batching.rows.turns import after_turns, plain_counters, stays, visits_all
+from converter.passes.batching.rows.turns import (
+    after_turns,
+    counters_from_0,
+    fills,
+    is_by_turn,
+    reads_written,
+    stays,
+    visits_all,
+)
 from converter.passes.batching.rows.values import CONSTANT, Cause, Effect, Value, either, is_mixed, spoiled
 
 _MAX_TURNS = 16
-_INDEXED = {"Gather": 1, "GatherV2": 1, "TensorListGetItem": 1, "TensorListSetItem": 1}
-_MASKS = ("begin_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
 _Arguments = tuple[tuple[Argument, ...], tuple[Argument, ...]]
 
 
@@ -89,7 +95,8 @@ class _Body:
         counters: frozenset[int],
     ) -> None:
         self._flow = flow
-        self._counters = {function.signature.input_arg[i].name for i in counters}
+        self._arguments = [a.name for a in function.signature.input_arg]
+        self._counters = {self._arguments[i] for i in counters}
         self._nodes = ScopeIndex(Scope.of(function)).nodes
         self._model = flow.model
         self._function = function
@@ -132,11 +139,12 @@ class _Body:
     def _add(self, node: NodeDef) -> None:
         refs = data_inputs(node)
         values = [self.of(ref) for ref in refs]
-        if not any(v.varies or v.axis for v in values):
+        how = "reads a variable that was written before" if reads_written(node, self._nodes) else ""
+        if not how and not any(v.varies or v.axis for v in values):
             return  # and what is not stored is constant
         definition = ops.op_def(node.op, self._model)
-        if definition is None:
-            how = "is an op that TensorFlow does not know"
+        if definition is None or how:
+            how = how or "is an op that TensorFlow does not know"
             self._custom[node.name] = spoiled(Cause(Effect.UNKNOWN, self._scope.name, node.name, node.op, how))
             return
         slots = ops.output_slots(node, definition)
@@ -149,7 +157,7 @@ class _Body:
             self._views,
             self._flow.sizes,
             lists=any(slot.dtype == DT_VARIANT for slot in slots),
-            by_turn=self._by_turn(node),
+            by_turn=is_by_turn(node, self._nodes, self._arguments, self._counters),
         )
         found = self._called(site, values)
         if found is None:
@@ -199,19 +207,23 @@ class _Body:
         body, cond = (site.node.attr[a].func.name for a in ("body", "cond"))
         # What goes around a loop has the shapes that all turns have in common: those of its results.
         arguments = self._passed(site.outputs)
-        numbers = plain_counters(self._model.functions[body])
-        counters = frozenset(i for i in numbers if self._begins_at_0(site.inputs[i]))
+        counters = counters_from_0(self._model.functions[body], site.inputs, self._views)
+        changes = [not stays(self._model.functions[body], i) for i in range(len(values))]
         state = self._steady(site, body, values, arguments, counters)
         per_row = 0 if state is None else self._flow.turns_per_row(body, state, arguments, counters)
         if per_row:
             # Then the number of a turn is the place of a row.
             place = site.cause(Effect.PLACES, "numbers the rows of the batch")
-            numbered = [replace(v, place=place) if i in counters else v for i, v in enumerate(values)]
+            unsure = site.cause(Effect.UNKNOWN, "changes in every turn what rows may see")
+            tensors = [a.type != DT_VARIANT for a in self._model.functions[body].signature.input_arg]
+            numbered = [
+                replace(v, place=place if i in counters else v.place or unsure) if changes[i] and tensors[i] else v
+                for i, v in enumerate(values)
+            ]
             state = self._steady(site, body, numbered, arguments, counters)
         if state is None:
             return [spoiled(site.cause(Effect.UNKNOWN, "changes in every turn"))] * len(values)
         (goes_on,) = self._flow.results(cond, state, arguments)
-        changes = [not stays(self._model.functions[body], i) for i in range(len(state))]
         how = ""
         if goes_on.spoiled or goes_on.rows:
             if not per_row:
@@ -219,27 +231,38 @@ class _Body:
             how = f"runs until all rows are done{f': {goes_on.spoiled}' if goes_on.spoiled else ''}"
         elif per_row and not self._visits_all(site, [rows * per_row for rows in self._flow.sizes], counters):
             how = "need not give each row a turn"
-        elif goes_on.varies:
-            changes = [c and not self._is_filled(site, i, state[i], counters) for i, c in enumerate(changes)]
+        filled = [
+            self._is_filled(site, i, v, counters) if c else None
+            for i, (v, c) in enumerate(zip(state, changes, strict=True))
+        ]
+        if not how:
+            changes = [c and not each for c, each in zip(changes, filled, strict=True)]
             if goes_on.turn and is_mixed([goes_on, *itertools.compress(state, changes)]):
                 how = "runs for all rows until the row of an outer loop's turn is done"
-        lost = spoiled(site.cause(Effect.UNKNOWN, how))
-        return [(lost if how else after_turns(v, goes_on)) if c else v for v, c in zip(state, changes, strict=True)]
+        lost = spoiled(site.cause(Effect.UNKNOWN, how or "need not give each item of a list a turn"))
+        return [
+            (lost if how or (each is False and not v.spoiled) else after_turns(v, goes_on)) if c else v
+            for v, c, each in zip(state, changes, filled, strict=True)
+        ]
 
     def _visits_all(self, site: Site, turns: Sequence[int], counters: frozenset[int]) -> bool:
         cond = site.node.attr["cond"].func.name
         views = self._flow.views(cond, self._passed(site.outputs))
         return visits_all(self._model.functions[cond], views, counters, turns)
 
-    def _is_filled(self, site: Site, index: int, value: Value, counters: frozenset[int]) -> bool:
-        """Whether a variable is a list of rows, or one of which each item gets a turn."""
+    def _is_filled(self, site: Site, index: int, value: Value, counters: frozenset[int]) -> bool | None:
+        """Whether each item of a list of rows, or of as many items as there are rows, gets a turn; None of others."""
         body = self._model.functions[site.node.attr["body"].func.name]
         if body.signature.input_arg[index].type != DT_VARIANT:
-            return False
-        if value.axis is not None and value.axis.dim == 0:
-            return True
+            return None
+        sure = fills(body, index, site.inputs[index], self._nodes)
+        first = value.axis is not None and value.axis.dim == 0
+        if first and value.by_row:
+            return sure
         lengths = [length for view in self._views if (length := view.length(site.outputs[index])) is not None]
-        return len(lengths) == 2 and not value.rows and self._visits_all(site, lengths, counters)
+        if not first and len(set(lengths)) < 2:
+            return None
+        return sure and len(lengths) == 2 and self._visits_all(site, lengths, counters)
 
     def _kept(self, site: Site, state: list[Value], arguments: _Arguments) -> list[bool]:
         body, cond = (site.node.attr[a].func.name for a in ("body", "cond"))
@@ -270,30 +293,8 @@ class _Body:
             state = following
         return None
 
-    def _begins_at_0(self, ref: str) -> bool:
-        values = [view.value(ref) for view in self._views]
-        return all(value is not None and value.size == 1 and not value.any() for value in values)
-
     @staticmethod
     def _after_turn(site: Site, before: Value, after: Value, apart: Cause) -> Value:
         if after.turn is not None and after.turn.body == site.node.attr["body"].func.name:
             return spoiled(site.cause(Effect.MIXES, "carries a value from one row to the next"))
         return either([before, after], apart)
-
-    def _by_turn(self, node: NodeDef) -> bool:
-        """Whether the index into a list numbers the turns of the loop of which this is the body."""
-        if node.op == "TensorListPushBack":
-            pushed_on = before_identities(data_inputs(node)[0], self._nodes)
-            return pushed_on in {a.name for a in self._function.signature.input_arg}
-        index = self._index(node)
-        return index is not None and before_identities(index, self._nodes) in self._counters
-
-    def _index(self, node: NodeDef) -> str | None:
-        """The one index along the 0th dimension by which a node takes or sets an item."""
-        if node.op in _INDEXED:
-            return data_inputs(node)[_INDEXED[node.op]]
-        masks = {m: node.attr[m].i & 1 for m in _MASKS if m in node.attr}
-        if node.op != "StridedSlice" or [m for m in masks if masks[m]] != ["shrink_axis_mask"]:
-            return None
-        begin = self._nodes.get(producer_of(before_identities(data_inputs(node)[1], self._nodes)))
-        return data_inputs(begin)[0] if begin is not None and begin.op == "Pack" else None

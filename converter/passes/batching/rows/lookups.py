@@ -10,6 +10,7 @@ import numpy as np
 from converter.graph import tensors
 from converter.passes.batching.rows.folds import lost
 from converter.passes.batching.rows.site import Site, growing_axis
+from converter.passes.batching.rows.units import in_row
 from converter.passes.batching.rows.values import CONSTANT, Axis, Effect, Value, either, union
 
 
@@ -20,6 +21,8 @@ def gather_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
     if params.axis is None or at is None or not rank or params.axis.dim != int(at) % rank:
         return None
     shared = site.int_attr("batch_dims")
+    if shared < 0:
+        return lost(site, Effect.UNKNOWN, "looks up by dimensions that are counted from the end")
     return _looked_up(site, params, index, None, params.axis.dim - shared)
 
 
@@ -56,11 +59,12 @@ def _looked_up(
     axis = Axis(index.axis.dim + shift, index.axis.outer, index.axis.inner)
     known = site.values(index_input)
     if known is not None:
-        if not all(_is_own(v, s, params.axis, index.axis, component) for v, s in zip(known, site.sizes, strict=True)):
+        own = _own(site, known, params.axis, index.axis, component)
+        if own is None:
             if params.moved is not None:
                 return lost(site, Effect.UNKNOWN, f"looks up other rows behind {params.moved}")
             return [replace(params, axis=axis, moved=site.cause(Effect.MOVES, "looks up other rows"))]
-        return [replace(params, axis=axis)]
+        return [replace(params, axis=axis, place=params.place or own.place, count=params.count or own.count)]
     if index.moved is not None:
         return lost(site, Effect.UNKNOWN, f"picks rows by what cannot be followed: {index.moved}")
     if index.place is None:
@@ -71,19 +75,23 @@ def _looked_up(
 
 
 def _within(index: Value, looked: Axis, component: int | None) -> bool:
-    """Whether an index of a row's place and of what it holds stays within the row."""
+    """Whether an index of a row's place and of what it holds stays in the row, and tells nothing else of it."""
     units = index.units if component is not None or len(index.units) == 1 else ()
     at = component or 0
-    return at < len(units) and units[at] == looked.inner
+    others = (unit for i, unit in enumerate(units) if i != at)
+    return at < len(units) and units[at] == looked.inner and not any(others)
 
 
-def _is_own(values: tensors.Array, rows: int, looked: Axis, index: Axis, component: int | None) -> bool:
-    """Whether an index names, for every row, indices of that row."""
-    if component is not None:
-        values = values[..., component]
-    at = np.arange(values.shape[index.dim]) // index.inner % rows
-    own = at.reshape([-1 if d == index.dim else 1 for d in range(values.ndim)])
-    return bool(np.all(values // looked.inner % rows == own))
+def _own(site: Site, known: Sequence[tensors.Array], looked: Axis, index: Axis, component: int | None) -> Value | None:
+    """What else an index tells that names, for every row, indices of that row; None if it names others."""
+    first, second = (in_row(v, s, looked, index, component) for v, s in zip(known, site.sizes, strict=True))
+    if first is None or second is None:
+        return None
+    if any((each != each[:1]).any() for each in (first, second)):
+        return Value(place=site.cause(Effect.PLACES, "looks for every row at what its place says"))
+    if not np.array_equal(first[0], second[0]):
+        return Value(count=site.cause(Effect.COUNTS, "looks at what the number of rows says"))
+    return CONSTANT
 
 
 def scatter_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
@@ -99,22 +107,22 @@ def scatter_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
     if index.axis is None:
         return _written_to_fixed_places(site, (onto, index, updates), depth, rank)
     target = onto.axis or growing_axis(site.output_extents(0))
-    own = site.values(place)
+    given = site.values(place)
     if target is None or target.dim >= depth:
         return lost(site, Effect.UNKNOWN, "writes rows by an index that cannot be followed")
-    if own is None and (target.outer != 1 or not _within(index, target, target.dim)):
+    if given is None and (target.outer != 1 or not _within(index, target, target.dim)):
         return lost(site, Effect.UNKNOWN, "writes rows by an index that need not be their own")
     if updates.by_row and updates.axis != index.axis:
         return lost(site, Effect.UNKNOWN, "writes rows that lie in another order")
-    if own is not None and not all(
-        _is_own(v, s, target, index.axis, target.dim) for v, s in zip(own, site.sizes, strict=True)
-    ):
+    own = CONSTANT if given is None else _own(site, given, target, index.axis, target.dim)
+    if own is None:
         if onto.rows:
             return lost(site, Effect.MIXES, "writes to other rows")
         if updates.moved is not None:
             return lost(site, Effect.UNKNOWN, f"writes rows that stand elsewhere to other places: {updates.moved}")
         return [replace(updates, axis=target, moved=site.cause(Effect.MOVES, "writes to other rows"))]
-    return [replace(union([onto, index, updates], target), place=onto.place or updates.place)]
+    made = union([onto, index, updates], target)
+    return [replace(made, place=onto.place or updates.place or own.place, count=made.count or own.count)]
 
 
 def _written_to_fixed_places(site: Site, values: tuple[Value, Value, Value], depth: int, rank: int) -> list[Value]:
@@ -125,8 +133,11 @@ def _written_to_fixed_places(site: Site, values: tuple[Value, Value, Value], dep
         if axis.dim < rank - 1:
             return lost(site, Effect.UNKNOWN, "writes rows to fixed places")
         axis = replace(axis, dim=depth + axis.dim - (rank - 1))
-    if onto.by_row and onto.axis is not None and onto.axis.dim < depth:
+    if onto.by_row and onto.axis is not None and onto.axis.dim < depth and not index.varies:
         return lost(site, Effect.MIXES, "writes to certain rows only")
+    written = site.output_extents(0)
+    if written is None or any(e is None or e.grows for e in written[:depth]):
+        return lost(site, Effect.UNKNOWN, "writes to certain places among those of the rows")
     moved = replace(updates, axis=axis)
     return [either([onto, index, moved], site.cause(Effect.UNKNOWN, "writes rows into one another"))]
 
@@ -141,16 +152,15 @@ def segment_rows(site: Site, values: Sequence[Value]) -> list[Value] | None:
         if data.axis is None or data.axis.dim < rank:
             return None
         return [replace(data, axis=replace(data.axis, dim=data.axis.dim - rank + 1))]
-    target, own = growing_axis(written[:1]), site.values(1)
-    if target is None or ids.axis is None:
+    target, given, sizes = growing_axis(written[:1]), site.values(1), site.extents(1)
+    if target is None or ids.axis is None or sizes is None or sum(e is None or e.grows for e in sizes) != 1:
         return lost(site, Effect.UNKNOWN, "makes segments that cannot be followed")
-    if own is None:
-        within = _within(ids, target, None)
-    else:
-        within = all(_is_own(v, s, target, ids.axis, None) for v, s in zip(own, site.sizes, strict=True))
-    if not within or (data.by_row and data.axis != ids.axis):
+    own = CONSTANT if _within(ids, target, None) else None
+    if given is not None:
+        own = _own(site, given, target, ids.axis, None)
+    if own is None or data.axis != ids.axis:
         return lost(site, Effect.UNKNOWN, "makes segments that need not be of one row")
-    return [replace(union([data, ids], target), place=data.place, count=data.count)]
+    return [replace(union([data, ids], target), place=data.place or own.place, count=data.count or own.count)]
 
 
 def update_slice(site: Site, values: Sequence[Value]) -> list[Value] | None:

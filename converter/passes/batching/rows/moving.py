@@ -161,7 +161,8 @@ def gather(site: Site) -> Labels | None:
     axes = site.constant(2) if len(site.inputs) > 2 else np.array(0)
     if params is None or indices is None or axes is None:
         return None
-    shared = site.int_attr("batch_dims") % (indices + 1)
+    shared = site.int_attr("batch_dims")
+    shared += indices * (shared < 0)
     at = int(axes) % params
     looked = tuple(PART if d == at else f"p{d}" for d in range(params))
     found = tuple(f"p{d}" if d < shared else f"i{d}" for d in range(indices))

@@ -47,7 +47,7 @@ _TABLE: tuple[tuple[labels.Rule, str], ...] = (
         MatrixExponential MatrixInverse MatrixLogarithm MatrixSetDiag MatrixSetDiagV2 MatrixSetDiagV3 MatrixSolve
         MatrixSquareRoot MatrixTriangularSolve Qr SelfAdjointEigV2 Svd TridiagonalSolve""",
     ),
-    (labels.rowwise(0), "Multinomial StatelessMultinomial"),
+    (labels.rowwise(0), "Multinomial"),
     (
         labels.rowwise(0, 1),
         """CombinedNonMaxSuppression ImageProjectiveTransformV2 ImageProjectiveTransformV3 InTopK InTopKV2 LowerBound

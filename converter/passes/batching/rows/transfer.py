@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from converter.graph import ops
+from converter.graph import ops, tensors
 from converter.passes.batching.rows.clamps import clamped
 from converter.passes.batching.rows.labels import PART, UNSURE, Label, Labels
 from converter.passes.batching.rows.moved import behind, moved_again, reorders
 from converter.passes.batching.rows.ops import fold_of, labels_of
-from converter.passes.batching.rows.site import Site, growing_axis
+from converter.passes.batching.rows.site import Extents, Site, growing_axis
+from converter.passes.batching.rows.steady import is_steady
 from converter.passes.batching.rows.units import units_of
 from converter.passes.batching.rows.values import ROWS, Axis, Cause, Effect, Value, is_mixed, spoiled, union, worst
 
@@ -47,13 +48,6 @@ _SIZES_ONLY = {"Reshape", "Fill", "BroadcastTo", "Tile", "RandomUniform", "Rando
 _SIZES_ONLY |= {"Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput"}
 
 
-_COMPARISONS = {"Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "Maximum", "Minimum", "NotEqual"}
-# Of what these make of the number of rows, two numbers tell enough.
-_EXACT = {
-    *("Add", "AddN", "AddV2", "BroadcastTo", "Cast", "ConcatV2", "Div", "ExpandDims", "Fill", "FloorDiv", "Gather"),
-    *("GatherNd", "GatherV2", "Identity", "Mul", "Neg", "Pack", "Prod", "Range", "RealDiv", "Reshape", "Slice"),
-    *("Split", "SplitV", "Squeeze", "StridedSlice", "Sub", "Sum", "Tile", "Transpose", "TruncateDiv", "Unpack"),
-}
 _PARTS = {"Slice", "StridedSlice"}
 
 
@@ -61,10 +55,20 @@ def transfer(site: Site, values: Sequence[Value]) -> list[Value]:
     """The values of a node's outputs, for a node that calls nothing."""
     settings = {i % len(values) for i in _SETTINGS.get(site.node.op, ()) if values}
     data = [v for i, v in enumerate(values) if i not in settings]
-    steady = _is_steady(site, values)
-    found = [_checked(site, i, v, steady) for i, v in enumerate(_transferred(site, values, data, settings))]
+    steady = is_steady(site, values)
+    found = _transferred(site, values, data, settings)
+    if not steady and site.node.op in _SIZES_ONLY:
+        found = [replace(v, count=v.count or _unsteady(site, values, settings)) for v in found]
+    laid = any(v.axis for v in data)
+    found = [_checked(site, i, v, steady=steady, laid=laid) for i, v in enumerate(found)]
     units = units_of(site, values) if any(v.place for v in found) else ()
     return [replace(v, units=units) for v in clamped(site, values, found)]
+
+
+def _unsteady(site: Site, values: Sequence[Value], settings: set[int]) -> Cause | None:
+    """What sizes are made of that are the same for two numbers of rows and need not be for others."""
+    counts = (values[i].count for i in sorted(settings) if values[i].count and site.constant(i) is not None)
+    return next(counts, None)
 
 
 def _transferred(site: Site, values: Sequence[Value], data: Sequence[Value], settings: set[int]) -> list[Value]:
@@ -121,6 +125,9 @@ def _labelled(site: Site, labels: Labels, values: Sequence[Value], settings: set
         if value.axis is None:
             continue
         given = labels.inputs[i] if i < len(labels.inputs) else ()
+        counts.append(
+            _summed(site, i, value.axis, [label if label in kept or label == PART else None for label in given])
+        )
         label = given[value.axis.dim] if value.axis.dim < len(given) else UNSURE
         if label in kept and label not in (PART, UNSURE):
             along.setdefault(label, []).append(value)
@@ -141,9 +148,37 @@ def _labelled(site: Site, labels: Labels, values: Sequence[Value], settings: set
     if bad is not None:
         return [spoiled(bad)] * len(site.outputs)
     made = union(data, None)
+    counts += [_otherwise(site, i, value, labels, along) for i, value in enumerate(values) if i not in settings]
     counts += [_set_by_number(site, i, values) for i in sorted(settings)]
     made = replace(made, count=made.count or next((c for c in counts if c), None))
     return [replace(made, axis=_axis(output, along)) for output in labels.outputs]
+
+
+def _summed(site: Site, index: int, axis: Axis, labels: Sequence[Label]) -> Cause | None:
+    """Why the output depends on the number of rows: beside the rows, another dimension of that size is lost."""
+    known = site.extents(index) or ()
+    lost = [label in (None, UNSURE) for d, label in enumerate(labels) if d != axis.dim and _grows(known, d)]
+    return site.cause(Effect.UNKNOWN, "works along the number of rows") if any(lost) else None
+
+
+def _grows(known: Extents, dim: int) -> bool:
+    extent = known[dim] if dim < len(known) else None
+    return extent is not None and extent.grows
+
+
+def _otherwise(
+    site: Site, index: int, value: Value, labels: Labels, along: Mapping[Label, Sequence[Value]]
+) -> Cause | None:
+    """Why rows may not meet in a constant what is meant for all: it has them in another order."""
+    if value.axis is None or value.rows or index >= len(labels.inputs) or _is_uniform(site.values(index)):
+        return None
+    label = labels.inputs[index][value.axis.dim] if value.axis.dim < len(labels.inputs[index]) else None
+    folds = {(v.axis.outer, v.axis.inner) for v in along.get(label, ()) if v.axis is not None}
+    return site.cause(Effect.UNKNOWN, "meets constants that lie in another order") if len(folds) > 1 else None
+
+
+def _is_uniform(values: Sequence[tensors.Array] | None) -> bool:
+    return values is not None and all(not v.size or bool((v == v.flat[0]).all()) for v in values)
 
 
 def _set_by_number(site: Site, index: int, values: Sequence[Value]) -> Cause | None:
@@ -201,8 +236,12 @@ def _axis(output: Sequence[Label], along: dict[Label, list[Value]]) -> Axis | No
     return None if value.axis is None else replace(value.axis, dim=dim)
 
 
-def _checked(site: Site, index: int, value: Value, steady: bool) -> Value:
-    """Holds what a rule says against the sizes that inference knows."""
+def _checked(site: Site, index: int, value: Value, *, steady: bool, laid: bool) -> Value:
+    """Holds what a rule says against the sizes that inference knows.
+
+    Args:
+      laid: whether inputs of the node have an axis.
+    """
     if value.spoiled is not None or value.turn or site.lists:
         return value
     known = site.output_extents(index)
@@ -214,10 +253,12 @@ def _checked(site: Site, index: int, value: Value, steady: bool) -> Value:
     if value.axis is None:
         if value.rows:
             return spoiled(site.cause(Effect.UNKNOWN, "gives a shape in which the rows cannot be found"))
-        value = replace(value, axis=growing_axis(known))
-        if value.axis is not None and not value.by_row and site.node.op in _PARTS:
+        value, same = replace(value, axis=growing_axis(known)), _is_uniform(site.output_values(index))
+        if value.axis is not None and not value.by_row and site.node.op in _PARTS and not same:
             place = site.cause(Effect.PLACES, "gives every row what stands at its place")
             value = replace(value, count=None, place=place)
+        elif any(e is not None and e.grows for e in known or ()) and not value.by_row:
+            value = _located(site, index, value, laid)
     if (value.count or value.place) and not value.rows and steady:
         values = site.output_values(index)
         if values is not None and values[0].shape == values[1].shape and (values[0] == values[1]).all():
@@ -225,19 +266,11 @@ def _checked(site: Site, index: int, value: Value, steady: bool) -> Value:
     return value
 
 
-def _is_steady(site: Site, values: Sequence[Value]) -> bool:
-    """Whether what a node gives for two numbers of rows it gives for all that are not greater."""
-    if not any(v.count or v.place for v in values):
-        return True
-    if any(v.count and site.constant(i) is not None for i, v in enumerate(values)):
-        return False  # it was not steady before
-    if site.node.op not in _COMPARISONS:
-        return site.node.op in _EXACT
-    known = [site.values(i) for i in range(2)]
-    if known[0] is None or known[1] is None or any(each[0].shape != each[1].shape for each in known if each):
-        return False
-    first, second = (a.astype(np.float64) - b.astype(np.float64) for a, b in zip(*known, strict=True))
-    alone = first - (second - first) / (site.sizes[1] - site.sizes[0]) * (site.sizes[0] - 1)
-    if site.node.op in ("Maximum", "Minimum"):
-        return bool(np.all(alone * second >= 0))
-    return bool(np.all(np.sign(alone) == np.sign(first)) and np.all(np.sign(first) == np.sign(second)))
+def _located(site: Site, index: int, value: Value, laid: bool) -> Value:
+    """What is no row's but grows with the batch, and not by a rule that tells where its rows lie."""
+    if value.axis is None:
+        count = site.cause(Effect.UNKNOWN, "gives a size that is no multiple of the number of rows")
+        return replace(value, count=value.count or count)
+    if laid and value.count is None and not _is_uniform(site.output_values(index)):
+        return replace(value, place=site.cause(Effect.UNKNOWN, "makes of constants what may differ from row to row"))
+    return value

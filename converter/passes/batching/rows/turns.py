@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from converter.analysis.shape_graph import FunctionShapes
@@ -16,6 +16,11 @@ from converter.passes.batching.rows.values import Value
 _BOUNDS = {"Less": (0, 1), "Greater": (1, 0)}
 """Which input of a comparison is the counter, and which one its bound."""
 
+_INDEXED = {"Gather": 1, "GatherV2": 1, "TensorListGetItem": 1, "TensorListSetItem": 1}
+_MASKS = ("begin_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+_READING = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd"}
+_WRITING = ("Assign", "ResourceScatter", "ResourceApply")
+
 
 def plain_counters(body: FunctionDef) -> list[int]:
     """Which arguments of a loop's body it returns one greater."""
@@ -26,6 +31,15 @@ def plain_counters(body: FunctionDef) -> list[int]:
         for i, (argument, ref) in enumerate(zip(body.signature.input_arg, results, strict=True))
         if _is_next(argument.name, before_identities(ref, nodes), nodes)
     ]
+
+
+def counters_from_0(
+    body: FunctionDef, inputs: Sequence[str], views: tuple[FunctionShapes, FunctionShapes]
+) -> frozenset[int]:
+    """Which arguments of a loop's body number its turns from 0; `inputs` are the tensors that the loop begins with."""
+    begun = {i: [view.value(inputs[i]) for view in views] for i in plain_counters(body)}
+    zero = {i for i, values in begun.items() if all(v is not None and v.size == 1 and not v.any() for v in values)}
+    return frozenset(zero)
 
 
 def visits_all(
@@ -57,6 +71,48 @@ def stays(body: FunctionDef, index: int) -> bool:
     """Whether a variable of a loop is the same in all turns."""
     result = body.ret[body.signature.output_arg[index].name]
     return before_identities(result, nodes_of(body)) == body.signature.input_arg[index].name
+
+
+def fills(body: FunctionDef, index: int, given: str, outside: Mapping[str, NodeDef]) -> bool:
+    """Whether each turn puts an item into this list, and none takes another list in its place.
+
+    Args:
+      given: the list that the loop begins with, of the nodes `outside`.
+    """
+    nodes = nodes_of(body)
+    node = nodes.get(producer_of(before_identities(body.ret[body.signature.output_arg[index].name], nodes)))
+    if node is None or before_identities(data_inputs(node)[0], nodes) != body.signature.input_arg[index].name:
+        return False
+    begun = outside.get(producer_of(before_identities(given, outside)))
+    pushes = node.op == "TensorListPushBack" and begun is not None and begun.op == "EmptyTensorList"
+    return pushes or node.op == "TensorListSetItem"
+
+
+def is_by_turn(
+    node: NodeDef, nodes: Mapping[str, NodeDef], arguments: Sequence[str], counters: Collection[str]
+) -> bool:
+    """Whether the index into a list numbers the turns of the loop of which this is the body."""
+    if node.op == "TensorListPushBack":
+        return before_identities(data_inputs(node)[0], nodes) in arguments
+    index = _index(node, nodes)
+    return index is not None and before_identities(index, nodes) in counters
+
+
+def _index(node: NodeDef, nodes: Mapping[str, NodeDef]) -> str | None:
+    """The one index along the 0th dimension by which a node takes or sets an item."""
+    if node.op in _INDEXED:
+        return data_inputs(node)[_INDEXED[node.op]]
+    masks = {m: node.attr[m].i & 1 for m in _MASKS if m in node.attr}
+    if node.op != "StridedSlice" or [m for m in masks if masks[m]] != ["shrink_axis_mask"]:
+        return None
+    begin = nodes.get(producer_of(before_identities(data_inputs(node)[1], nodes)))
+    return data_inputs(begin)[0] if begin is not None and begin.op == "Pack" else None
+
+
+def reads_written(node: NodeDef, nodes: Mapping[str, NodeDef]) -> bool:
+    """Whether a node reads a variable after another has written it, perhaps what was made of all rows."""
+    before = (nodes.get(ref[1:]) for ref in node.input if ref.startswith("^"))
+    return node.op in _READING and any(each is not None and each.op.startswith(_WRITING) for each in before)
 
 
 def after_turns(value: Value, goes_on: Value) -> Value:

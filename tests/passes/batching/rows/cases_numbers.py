@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tests.passes.batching.rows.table import count, counts, kernel, mixes, ok, place, same, unclear
 
-CASES = (
+_NUMBERS = (
     place(
         "range times rows", "?,3", lambda x: x * tf.cast(tf.range(count(x)), tf.float32)[:, None], "numbers the rows"
     ),
@@ -81,3 +81,63 @@ CASES = (
     ),
     ok("the number in a name only", "?,3", lambda x: tf.ensure_shape(tf.reshape(x, [count(x), 3]), [None, 3])),
 )
+
+_CONSTANTS = (
+    unclear(
+        "sum along as many zeros",
+        "?",
+        lambda x: tf.reduce_sum(x[:, None] + tf.zeros([1, count(x)]), 1),
+        "number of rows",
+    ),
+    ok("one of as many zeros", "?", lambda x: (x[:, None] + tf.zeros([1, count(x)]))[:, 0]),
+    unclear(
+        "sum along as many copies",
+        "?",
+        lambda x: tf.reduce_sum(tf.tile(x[:, None], [1, count(x)]), 1),
+        "number of rows",
+    ),
+    unclear(
+        "product with as many ones",
+        "?,3",
+        lambda x: tf.reduce_sum(tf.matmul(x, tf.ones([3, count(x)])), 1),
+        "number of rows",
+    ),
+    unclear("one more one than rows", "?", lambda x: x * tf.reduce_sum(tf.ones([count(x) + 1])), "no multiple"),
+    unclear("ones by rows squared", "?", lambda x: x * tf.reduce_sum(tf.ones([count(x) * count(x)])), "no multiple"),
+    unclear(
+        "places of as many ones",
+        "?",
+        lambda x: x * tf.cast(tf.where(tf.ones([count(x)]) > 0)[:, 0], tf.float32),
+        "(Where)",
+    ),
+    unclear(
+        "constants as blocks",
+        "?,2",
+        lambda x: tf.reshape(tf.reshape(x, [-1]) * tf.repeat([1.0, 9.0], count(x)), [-1, 2]),
+        "in another order",
+    ),
+    ok(
+        "constants as blocks of rows",
+        "?,2",
+        lambda x: tf.reshape(tf.reshape(x, [-1]) * tf.tile([1.0, 9.0], [count(x)]), [-1, 2]),
+    ),
+    ok("ones as many as both", "?,2", lambda x: tf.reshape(tf.reshape(x, [-1]) * tf.ones([2 * count(x)]), [-1, 2])),
+    counts("number by eight", "?", lambda x: x * tf.cast((count(x) + 4) // 8, tf.float32), "number of rows"),
+    ok("number by eight, upwards", "?", lambda x: x * tf.cast((count(x) + 7) // 8, tf.float32)),
+    counts("number by number", "?", lambda x: x * tf.cast(12 // (count(x) + 4), tf.float32), "number of rows"),
+    counts(
+        "from a table by number",
+        "?",
+        lambda x: x * tf.gather([0.0, 5, 5, 5, 7, 5, 5, 5, 7], count(x)),
+        "number of rows",
+    ),
+    ok("never as many", "?", lambda x: x * tf.cast(count(x) > 8, tf.float32)),
+    unclear(
+        "chance by seed",
+        "?,4",
+        lambda x: tf.raw_ops.StatelessMultinomial(logits=x * 0.0, num_samples=8, seed=[1, 2], output_dtype=tf.int32),
+        "(StatelessMultinomial)",
+    ),
+)
+
+CASES = (*_NUMBERS, *_CONSTANTS)

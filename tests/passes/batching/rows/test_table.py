@@ -9,6 +9,8 @@ from tests.passes.batching.rows import (
     cases_calls,
     cases_finished,
     cases_images,
+    cases_indices,
+    cases_lists,
     cases_lookups,
     cases_loops,
     cases_moved,
@@ -20,7 +22,7 @@ from tests.passes.batching.rows.table import Case, report_of, rows_are_independe
 
 FAMILIES = (
     *(cases_simple, cases_images, cases_moves, cases_moved, cases_lookups, cases_numbers, cases_calls, cases_loops),
-    cases_finished,
+    *(cases_finished, cases_indices, cases_lists),
 )
 CASES: tuple[Case, ...] = tuple(case for family in FAMILIES for case in family.CASES)
 
