@@ -69,9 +69,8 @@ class Batch(Pass[BatchPlan]):
                 write_attributes(node, update.before.changed(update.after))
                 result.changed(update.place.scope, f'batching op "{node.name}": {", ".join(changes)}')
             rows.append(_row(model, update.name, "batching op", node))
-        if plan.stateful:
-            calls.drop_jit_compile(model, plan.stateful)
-            calls.make_callers_stateful(model, plan.stateful)
+        calls.drop_jit_compile(model, plan.stateful)
+        calls.make_callers_stateful(model, plan.stateful)
         result.details = dataclasses.replace(plan.details, batched=tuple(rows))
         return result
 
