@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Sequence
 
@@ -27,8 +26,8 @@ from converter.graph.protos import (
     NodeDef,
     TensorShapeProto,
 )
-from converter.graph.refs import before_identities, canonical_ref, data_inputs, producer_of
-from converter.graph.scope_index import ScopeIndex
+from converter.graph.refs import canonical_ref, data_inputs, maker_of, producer_of
+from converter.graph.scope_index import ScopeIndex, scope_index
 from converter.graph.shapes import Shape
 
 # Ops that put an item into a list -> which of their inputs it is.
@@ -47,7 +46,7 @@ class FunctionShapes:
         graph: tf.Graph,
         tensors: dict[str, tuple[str, int]],
         lengths: dict[str, int],
-        scope: Scope,
+        index: ScopeIndex,
         custom: frozenset[str],
     ) -> None:
         """
@@ -59,7 +58,8 @@ class FunctionShapes:
         self._graph = graph
         self._tensors = tensors
         self._lengths = lengths
-        self._scope = scope
+        self._index = index
+        self._scope = index.scope
         self._custom = custom
 
     def of(self, ref: str) -> Shape:
@@ -91,11 +91,10 @@ class FunctionShapes:
     def length(self, ref: str) -> int | None:
         """How many elements a list has, if shapes and constants alone decide it."""
         ref = canonical_ref(ref, self._scope)
-        node = self._nodes.get(producer_of(ref))
+        node = self._index.producer(ref)
         if ref in self._lengths or node is None:
             return self._lengths.get(ref)
-        grows = "resize_if_index_out_of_bounds" in node.attr and node.attr["resize_if_index_out_of_bounds"].b
-        if node.op in ("Identity", "TensorListSetItem") and not grows:
+        if node.op in ("Identity", "TensorListSetItem") and not ops.grows_list(node):
             return self.length(node.input[0])
         if node.op == "TensorListFromTensor":
             shape = self.of(node.input[0])
@@ -152,12 +151,8 @@ class FunctionShapes:
 
     def _last_item(self, ref: str) -> str | None:
         """What was put last into the list `ref`."""
-        node = self._nodes.get(producer_of(before_identities(ref, self._nodes)))
+        node = maker_of(ref, self._index.nodes)
         return None if node is None or node.op not in _ITEM else data_inputs(node)[_ITEM[node.op]]
-
-    @functools.cached_property
-    def _nodes(self) -> dict[str, NodeDef]:
-        return ScopeIndex(self._scope).nodes
 
 
 class ShapeGraph:
@@ -173,7 +168,7 @@ class ShapeGraph:
         self._count = 0
         custom = frozenset(n.name for n in scope.nodes if not self._is_registered(n))
         self._custom_tensors = dict(tensors_of(model, scope, custom)) if custom else {}
-        self.shapes = FunctionShapes(self._graph, self._tensors, self._lengths, scope, custom)
+        self.shapes = FunctionShapes(self._graph, self._tensors, self._lengths, scope_index(model, scope.name), custom)
 
     def _is_registered(self, node: NodeDef) -> bool:
         return node.op in self._model.functions or ops.is_registered(node.op)

@@ -18,7 +18,7 @@ from converter.errors import ConversionError
 from converter.graph import calls, ops, outside, refs, shapes
 from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_INT64, NodeDef
-from converter.graph.scope_index import ScopeIndex
+from converter.graph.scope_index import ScopeIndex, scope_index
 from converter.graph.shapes import Shape
 
 
@@ -101,7 +101,7 @@ class Inference:
         graph = ShapeGraph(self._model, scope, keep_recorded)
         graph.add_arguments(arguments)
         pending: list[NodeDef] = []
-        portions, ring = _portions(scope, self._is_apart)
+        portions, ring = _portions(scope_index(self._model, scope.name), self._is_apart)
         for nodes in portions:
             for node in pending:
                 self._add_apart(graph, node)
@@ -180,13 +180,15 @@ class Inference:
         return [inside.returned(i) for i in range(len(function.signature.output_arg))]
 
 
-def _portions(scope: Scope, is_apart: Callable[[NodeDef], bool]) -> tuple[list[list[NodeDef]], list[NodeDef]]:
+def _portions(
+    index: ScopeIndex, is_apart: Callable[[NodeDef], bool]
+) -> tuple[Sequence[Sequence[NodeDef]], Sequence[NodeDef]]:
     """The nodes of a scope so that each node comes after the portion that holds the last on which it depends of those
     that are added apart, as calls are.
 
     Apart, the nodes of loops of the main graph (NextIteration), which are rings, and what depends on those.
     """
-    ordered, ring = ScopeIndex(scope).in_order()
+    ordered, ring = index.in_order()
     after: dict[str, int] = {}
     portions: list[list[NodeDef]] = [[]]
     for node in ordered:

@@ -74,6 +74,12 @@ _PRODUCT_PREFIXES = {
 }
 
 
+def grows_list(node: NodeDef) -> bool:
+    """Whether a TensorListSetItem lengthens the list where the index is behind its end."""
+    attr = "resize_if_index_out_of_bounds"
+    return attr in node.attr and node.attr[attr].b
+
+
 class MissingAttributeError(ValueError):
     """A node lacks an attribute that its op requires."""
 

@@ -40,7 +40,7 @@ def signature_function(model: Model, key: str) -> str | None:
             return found[0]
     nodes = scope_index(model, MAIN_GRAPH).nodes
     for output in model.meta_graph.signature_def[key].outputs.values():
-        producer = nodes.get(refs.producer_of(refs.before_identities(output.name, nodes)))
+        producer = refs.maker_of(output.name, nodes)
         if producer is not None and "f" in producer.attr:
             return producer.attr["f"].func.name
     return None

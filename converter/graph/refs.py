@@ -46,6 +46,11 @@ def input_ref(ref: str, scope: Scope) -> str:
     return ref.removesuffix(":0") if scope.function is None else ref
 
 
+def maker_of(ref: str, nodes: Mapping[str, NodeDef]) -> NodeDef | None:
+    """The node that makes what chains of Identity copy to `ref`; None for an argument."""
+    return nodes.get(producer_of(before_identities(ref, nodes)))
+
+
 def before_identities(ref: str, nodes: Mapping[str, NodeDef]) -> str:
     """The tensor that chains of Identity copy to `ref`."""
     producer = nodes.get(producer_of(ref))

@@ -44,7 +44,7 @@ class ScopeIndex:
 
     def results_of(self, ref: str) -> Sequence[str]:
         """The results of the function that are this tensor."""
-        return [] if self.scope.function is None else [k for k, of in self.scope.function.ret.items() if of == ref]
+        return self._results.get(ref, ())
 
     def users_of(self, name: str) -> Sequence[NodeDef]:
         """The nodes that take an output of this node, or this argument, each once, in the scope's order."""
@@ -66,8 +66,19 @@ class ScopeIndex:
                 found.setdefault(producer, []).append(node)
         return found
 
-    def in_order(self) -> tuple[list[NodeDef], list[NodeDef]]:
+    @cached_property
+    def _results(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for result, ref in {} if self.scope.function is None else self.scope.function.ret.items():
+            found.setdefault(ref, []).append(result)
+        return found
+
+    def in_order(self) -> tuple[Sequence[NodeDef], Sequence[NodeDef]]:
         """The nodes, each behind those it takes; and apart, rings (loops of TensorFlow 1) and what follows."""
+        return self._ordered
+
+    @cached_property
+    def _ordered(self) -> tuple[Sequence[NodeDef], Sequence[NodeDef]]:
         missing = dict.fromkeys(self.nodes, 0)
         for name in self.nodes:
             for user in self.users_of(name):

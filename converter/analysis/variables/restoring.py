@@ -27,7 +27,7 @@ def restored_tensors(model: Model, scope: Scope) -> dict[str, str]:
 
 def checkpoint_keys(node: NodeDef, scope: Scope, nodes: Mapping[str, NodeDef]) -> list[str]:
     """The keys that a SaveV2 or RestoreV2 saves or restores, in order; none if they are not constant."""
-    names = nodes.get(refs.producer_of(refs.before_identities(node.input[1], nodes)))
+    names = refs.maker_of(node.input[1], nodes)
     if names is None or names.op != "Const":
         return []
     values = np.atleast_1d(tensors.values(names.attr["value"].tensor))

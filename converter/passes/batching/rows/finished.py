@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from converter.graph import refs, tensors
+from converter.graph import ops, refs, tensors
 from converter.graph.protos import FunctionDef, NodeDef
-from converter.passes.batching.rows.turns import nodes_of, plain_counters, stays
+from converter.passes.batching.rows.turns import made, nodes_of, plain_counters, stays, terms
 
 _Nodes = Mapping[str, NodeDef]
 _Mark = str | bool | None
@@ -47,35 +47,15 @@ class Loop:
 def kept(loop: Loop) -> list[bool]:
     """Which variables of the loop end, for each row, as if the row had been alone."""
     nodes = nodes_of(loop.cond)
-    rows_decide = [term for term in _terms(loop.cond, nodes) if not loop.is_steady_in_cond(term)]
+    rows_decide = [term for term in terms(loop.cond, nodes) if not loop.is_steady_in_cond(term)]
     turn = _turn_when_done(loop, rows_decide[0], nodes) if len(rows_decide) == 1 else None
-    return [stays(loop.body, i) or (turn is not None and turn.keeps(i)) for i in range(len(loop.inputs))]
-
-
-def _made(ref: str, nodes: _Nodes) -> tuple[str, list[str]]:
-    """The op that makes a tensor, and its inputs, past Identities; "" of an argument."""
-    node = nodes.get(refs.producer_of(refs.before_identities(ref, nodes)))
-    return ("", []) if node is None else (node.op, [refs.before_identities(i, nodes) for i in refs.data_inputs(node)])
-
-
-def _terms(cond: FunctionDef, nodes: _Nodes) -> list[str]:
-    """What must all be true for the loop to go on."""
-    stack = [cond.ret[r.name] for r in cond.signature.output_arg]
-    found = []
-    while stack:
-        ref = refs.before_identities(stack.pop(), nodes)
-        op, inputs = _made(ref, nodes)
-        if op == "LogicalAnd":
-            stack += inputs
-        else:
-            found.append(ref)
-    return found
+    return [same or (turn is not None and turn.keeps(i)) for i, same in enumerate(stays(loop.body))]
 
 
 def _turn_when_done(loop: Loop, term: str, nodes: _Nodes) -> _Turn | None:
     """A turn as it is for a row for which, if it were alone, `term` of the condition would be false."""
     arguments = [a.name for a in loop.cond.signature.input_arg]
-    op, inputs = _made(term, nodes)
+    op, inputs = made(term, nodes)
     if op in ("Less", "Greater"):
         counter, bound = inputs if op == "Less" else reversed(inputs)
         if counter not in arguments or bound not in arguments:
@@ -83,12 +63,12 @@ def _turn_when_done(loop: Loop, term: str, nodes: _Nodes) -> _Turn | None:
         return _turn_when_reached(loop, arguments.index(counter), arguments.index(bound))
     done = False
     if op == "LogicalNot":
-        op, inputs = _made(inputs[0], nodes)
+        op, inputs = made(inputs[0], nodes)
         done = True
     if op != ("All" if done else "Any"):
         return None
     flag = inputs[0]
-    op, inputs = _made(flag, nodes)
+    op, inputs = made(flag, nodes)
     if op == "LogicalNot":
         flag, done = inputs[0], not done
     if flag not in arguments:
@@ -99,19 +79,20 @@ def _turn_when_done(loop: Loop, term: str, nodes: _Nodes) -> _Turn | None:
 
 def _turn_when_reached(loop: Loop, counter: int, bound: int) -> _Turn | None:
     """Of a loop up to the greatest of the rows' lengths, or to a limit if that is less."""
-    if counter not in plain_counters(loop.body) or not stays(loop.body, bound):
+    same = stays(loop.body)
+    if counter not in plain_counters(loop.body) or not same[bound]:
         return None
     ref = loop.inputs[bound]
-    op, inputs = _made(ref, loop.outside)
+    op, inputs = made(ref, loop.outside)
     while op in ("Maximum", "Minimum"):
         others = [each for each in inputs if not loop.is_steady(each)]
         if len(others) != 1:
             return None
-        op, inputs = _made(others[0], loop.outside)
+        op, inputs = made(others[0], loop.outside)
     if op != "Max":
         return None
     given = [refs.before_identities(each, loop.outside) for each in loop.inputs]
-    return _Turn(loop, {}, counter, {i for i, each in enumerate(given) if each == inputs[0] and stays(loop.body, i)})
+    return _Turn(loop, {}, counter, {i for i, each in enumerate(given) if each == inputs[0] and same[i]})
 
 
 class _Turn:
@@ -127,6 +108,7 @@ class _Turn:
         """
         self._loop = loop
         self._nodes = nodes_of(loop.body)
+        self._stays = stays(loop.body)
         self._arguments = [a.name for a in loop.body.signature.input_arg]
         self._flags = {self._arguments[i]: value for i, value in flags.items()}
         self._counter = "" if counter is None else self._arguments[counter]
@@ -142,15 +124,13 @@ class _Turn:
 
     def _adds_zeros(self, index: int, result: str) -> bool:
         """Whether it is a list in which nothing is, and into which each turn puts a zero in a place of its own."""
-        op, inputs = _made(result, self._nodes)
-        made_by, _ = _made(self._loop.inputs[index], self._loop.outside)
-        node = self._nodes.get(refs.producer_of(refs.before_identities(result, self._nodes)))
-        # A list that grows has as many items as there were turns.
-        grows = "resize_if_index_out_of_bounds"
-        if node is None or (grows in node.attr and node.attr[grows].b):
+        op, inputs = made(result, self._nodes)
+        begun, _ = made(self._loop.inputs[index], self._loop.outside)
+        if op != "TensorListSetItem" or begun != "TensorListReserve" or inputs[0] != self._arguments[index]:
             return False
-        if op != "TensorListSetItem" or made_by != "TensorListReserve" or inputs[0] != self._arguments[index]:
-            return False
+        node = refs.maker_of(result, self._nodes)
+        if node is None or ops.grows_list(node):
+            return False  # a list that grows has as many items as there were turns
         counters = {self._arguments[i] for i in plain_counters(self._loop.body)}
         return inputs[1] in counters and self._mark(inputs[2]) in (_ZERO, False)
 
@@ -165,9 +145,9 @@ class _Turn:
             index = self._arguments.index(ref)
             if ref in self._flags:
                 return self._flags[ref]
-            is_zero = stays(self._loop.body, index) and _constant(self._loop.inputs[index], self._loop.outside) == _ZERO
+            is_zero = self._stays[index] and _constant(self._loop.inputs[index], self._loop.outside) == _ZERO
             return _ZERO if is_zero else ref
-        op, inputs = _made(ref, self._nodes)
+        op, inputs = made(ref, self._nodes)
         if op in _REACHED and inputs[0] == self._counter and inputs[1] in self._lengths:
             return _REACHED[op]
         if op in _REACHED_TURNED and inputs[1] == self._counter and inputs[0] in self._lengths:
@@ -192,14 +172,15 @@ class _Turn:
 
 def _constant(ref: str, nodes: _Nodes) -> _Mark:
     """What a constant tensor holds everywhere, if it is a truth value or zero."""
-    op, inputs = _made(ref, nodes)
+    const = refs.maker_of(ref, nodes)
+    op, inputs = made(ref, nodes)
     if op == "ZerosLike":
         return _ZERO
     if op == "Fill":
         return _constant(inputs[1], nodes)
-    if op != "Const":
+    if const is None or op != "Const":
         return None
-    value = tensors.values(nodes[refs.producer_of(refs.before_identities(ref, nodes))].attr["value"].tensor)
+    value = tensors.values(const.attr["value"].tensor)
     if value.dtype.kind == "b" and value.size and (value == value.flat[0]).all():
         return bool(value.flat[0])
     return _ZERO if value.dtype.kind in "fiu" and not value.any() else None

@@ -15,10 +15,10 @@ from converter.analysis.arguments import Argument
 from converter.analysis.shape_graph import FunctionShapes
 from converter.analysis.shape_inference import Inference, ShapeInferenceError
 from converter.graph import calls, ops
-from converter.graph.model import Model, Scope
+from converter.graph.model import Model
 from converter.graph.protos import DT_VARIANT, FunctionDef, NodeDef
 from converter.graph.refs import data_inputs, producer_of
-from converter.graph.scope_index import ScopeIndex
+from converter.graph.scope_index import scope_index
 from converter.passes.batching.rows.finished import Loop, kept
 from converter.passes.batching.rows.site import Site
 from converter.passes.batching.rows.transfer import transfer
@@ -97,23 +97,23 @@ class _Body:
         self._flow = flow
         self._arguments = [a.name for a in function.signature.input_arg]
         self._counters = {self._arguments[i] for i in counters}
-        self._nodes = ScopeIndex(Scope.of(function)).nodes
         self._model = flow.model
+        self._index = scope_index(flow.model, function.signature.name)
+        self._nodes = self._index.nodes
         self._function = function
-        self._scope = Scope.of(function)
+        self._scope = self._index.scope
         self._views = views
         self._tensors: dict[str, Value] = {}
         # What an op gives of which nobody knows the outputs.
         self._custom: dict[str, Value] = {}
 
     def run(self, values: Sequence[Value]) -> list[Value]:
-        function = self._function
-        self._tensors |= {a.name: v for a, v in zip(function.signature.input_arg, values, strict=True)}
+        self._tensors |= dict(zip(self._arguments, values, strict=True))
         needed = self._needed()
-        for node in ScopeIndex(self._scope).in_order()[0]:
+        for node in self._index.in_order()[0]:
             if node.name in needed:
                 self._add(node)
-        return [self.of(function.ret[r.name]) for r in function.signature.output_arg]
+        return [self.of(self._function.ret[r.name]) for r in self._function.signature.output_arg]
 
     @property
     def turns_per_row(self) -> int:
@@ -208,7 +208,7 @@ class _Body:
         # What goes around a loop has the shapes that all turns have in common: those of its results.
         arguments = self._passed(site.outputs)
         counters = counters_from_0(self._model.functions[body], site.inputs, self._views)
-        changes = [not stays(self._model.functions[body], i) for i in range(len(values))]
+        changes = [not same for same in stays(self._model.functions[body])]
         state = self._steady(site, body, values, arguments, counters)
         per_row = 0 if state is None else self._flow.turns_per_row(body, state, arguments, counters)
         if per_row:

@@ -9,7 +9,7 @@ from converter.analysis.shape_graph import FunctionShapes
 from converter.graph import tensors
 from converter.graph.model import Scope
 from converter.graph.protos import FunctionDef, NodeDef
-from converter.graph.refs import before_identities, data_inputs, producer_of
+from converter.graph.refs import before_identities, control_inputs, data_inputs, maker_of, producer_of
 from converter.graph.scope_index import ScopeIndex
 from converter.passes.batching.rows.values import Value
 
@@ -51,26 +51,42 @@ def visits_all(
     """Whether a loop goes on for as long as its counters, which begin at 0, are less than `turns` for each batch."""
     nodes = nodes_of(cond)
     counting = {cond.signature.input_arg[i].name for i in counters}
-    stack = [cond.ret[r.name] for r in cond.signature.output_arg]
-    while stack:
-        node = nodes.get(producer_of(before_identities(stack.pop(), nodes)))
-        refs = [] if node is None else [before_identities(ref, nodes) for ref in data_inputs(node)]
-        if node is not None and node.op == "LogicalAnd":
-            stack += refs
-            continue
-        if node is None or node.op not in _BOUNDS:
+    for term in terms(cond, nodes):
+        op, inputs = made(term, nodes)
+        if op not in _BOUNDS:
             return False
-        counter, bound = (refs[i] for i in _BOUNDS[node.op])
+        counter, bound = (inputs[i] for i in _BOUNDS[op])
         bounds = zip((view.value(bound) for view in views), turns, strict=True)
         if counter not in counting or any(value is None or (value < needed).any() for value, needed in bounds):
             return False
     return True
 
 
-def stays(body: FunctionDef, index: int) -> bool:
-    """Whether a variable of a loop is the same in all turns."""
-    result = body.ret[body.signature.output_arg[index].name]
-    return before_identities(result, nodes_of(body)) == body.signature.input_arg[index].name
+def made(ref: str, nodes: Mapping[str, NodeDef]) -> tuple[str, list[str]]:
+    """The op that makes a tensor, and its inputs, past Identities; "" of an argument."""
+    node = maker_of(ref, nodes)
+    return ("", []) if node is None else (node.op, [before_identities(each, nodes) for each in data_inputs(node)])
+
+
+def terms(cond: FunctionDef, nodes: Mapping[str, NodeDef]) -> list[str]:
+    """What must all be true for a loop to go on."""
+    stack = [cond.ret[r.name] for r in cond.signature.output_arg]
+    found = []
+    while stack:
+        ref = before_identities(stack.pop(), nodes)
+        op, inputs = made(ref, nodes)
+        if op == "LogicalAnd":
+            stack += inputs
+        else:
+            found.append(ref)
+    return found
+
+
+def stays(body: FunctionDef) -> list[bool]:
+    """Which variables of a loop are the same in all turns."""
+    nodes, signature = nodes_of(body), body.signature
+    pairs = zip(signature.input_arg, signature.output_arg, strict=True)
+    return [before_identities(body.ret[result.name], nodes) == argument.name for argument, result in pairs]
 
 
 def fills(body: FunctionDef, index: int, given: str, outside: Mapping[str, NodeDef]) -> bool:
@@ -80,11 +96,10 @@ def fills(body: FunctionDef, index: int, given: str, outside: Mapping[str, NodeD
       given: the list that the loop begins with, of the nodes `outside`.
     """
     nodes = nodes_of(body)
-    node = nodes.get(producer_of(before_identities(body.ret[body.signature.output_arg[index].name], nodes)))
+    node = maker_of(body.ret[body.signature.output_arg[index].name], nodes)
     if node is None or before_identities(data_inputs(node)[0], nodes) != body.signature.input_arg[index].name:
         return False
-    begun = outside.get(producer_of(before_identities(given, outside)))
-    pushes = node.op == "TensorListPushBack" and begun is not None and begun.op == "EmptyTensorList"
+    pushes = node.op == "TensorListPushBack" and made(given, outside)[0] == "EmptyTensorList"
     return pushes or node.op == "TensorListSetItem"
 
 
@@ -105,13 +120,13 @@ def _index(node: NodeDef, nodes: Mapping[str, NodeDef]) -> str | None:
     masks = {m: node.attr[m].i & 1 for m in _MASKS if m in node.attr}
     if node.op != "StridedSlice" or [m for m in masks if masks[m]] != ["shrink_axis_mask"]:
         return None
-    begin = nodes.get(producer_of(before_identities(data_inputs(node)[1], nodes)))
+    begin = maker_of(data_inputs(node)[1], nodes)
     return data_inputs(begin)[0] if begin is not None and begin.op == "Pack" else None
 
 
 def reads_written(node: NodeDef, nodes: Mapping[str, NodeDef]) -> bool:
     """Whether a node reads a variable after another has written it, perhaps what was made of all rows."""
-    before = (nodes.get(ref[1:]) for ref in node.input if ref.startswith("^"))
+    before = (nodes.get(producer_of(ref)) for ref in control_inputs(node))
     return node.op in _READING and any(each is not None and each.op.startswith(_WRITING) for each in before)
 
 
