@@ -51,7 +51,7 @@ class Batch(Pass[BatchPlan]):
 
     def carry_out(self, model: Model, plan: BatchPlan) -> PassResult:
         result = PassResult(skips=list(plan.skips), warnings=list(plan.warnings))
-        rows: list[BatchedRow] = []
+        done: list[tuple[str, str, NodeDef]] = []
         shared: dict[int, str] = {}
         for target in plan.targets:
             if target.site is None:
@@ -59,7 +59,7 @@ class Batch(Pass[BatchPlan]):
             else:
                 node = _batch_call(model, target, target.site, shared)
             result.changed(target.scope, f"{target.what} batched as {batched_function(node)}")
-            rows.append(_row(model, target.name, target.what, node))
+            done.append((target.name, target.what, node))
         for place in plan.unused:
             _remove(model, place)
         for update in plan.updates:
@@ -68,10 +68,13 @@ class Batch(Pass[BatchPlan]):
             if changes:
                 write_attributes(node, update.before.changed(update.after))
                 result.changed(update.place.scope, f'batching op "{node.name}": {", ".join(changes)}')
-            rows.append(_row(model, update.name, "batching op", node))
-        calls.drop_jit_compile(model, plan.stateful)
-        calls.make_callers_stateful(model, plan.stateful)
-        result.details = dataclasses.replace(plan.details, batched=tuple(rows))
+            done.append((update.name, "batching op", node))
+        if plan.stateful:  # each looks at the whole model
+            calls.drop_jit_compile(model, plan.stateful)
+            calls.make_callers_stateful(model, plan.stateful)
+        with model.unchanged():
+            rows = tuple(_row(model, *each) for each in done)
+        result.details = dataclasses.replace(plan.details, batched=rows)
         return result
 
 

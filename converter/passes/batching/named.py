@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from converter.analysis import resolve, tpu
 from converter.errors import ConversionError
@@ -25,9 +25,10 @@ def named_components(survey: Survey, options: Sequence[BatchOptions]) -> tuple[l
     updates: list[Update] = []
     entries = {each.component: each for each in options}
     references = tuple(each.component for each in options if each.component is not None)
+    on_tpu = set(survey.reached(c.function.signature.name for c in survey.computations))
     for resolved in resolve.resolve_all(survey.model, references, "batch_options"):
         entry = entries[resolved.reference]
-        existing = _existing(survey, resolved, entry)
+        existing = _existing(survey, resolved, entry, on_tpu)
         updates += existing
         if not existing:
             targets.append(_target(survey, resolved, entry))
@@ -35,10 +36,12 @@ def named_components(survey: Survey, options: Sequence[BatchOptions]) -> tuple[l
     return targets, updates
 
 
-def _existing(survey: Survey, resolved: resolve.ResolvedFunction, options: BatchOptions) -> list[Update]:
+def _existing(
+    survey: Survey, resolved: resolve.ResolvedFunction, options: BatchOptions, on_tpu: Collection[str]
+) -> list[Update]:
     """Of a function that does nothing but call a batching op, that op."""
     name, function = resolved.given, resolved.function
-    if function in tpu.tpu_scopes(survey.model):
+    if function in on_tpu:
         raise ConversionError(
             f'"{name}" ({function}) cannot be batched: it is called on the TPU, and the batching op can only run '
             "on the CPU. Name a function that is called on the CPU: the TPU function itself, or one that calls it."

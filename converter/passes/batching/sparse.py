@@ -10,6 +10,7 @@ from converter.graph.protos import DT_INT64, FunctionDef, StructuredValue, TypeS
 from converter.graph.shapes import Shape
 from converter.passes.batching.component import Component
 from converter.passes.batching.requirements import Violation
+from converter.passes.batching.rows.report import listed
 
 _REMEDY = "Convert it with tf.sparse.to_dense before it is batched, and return dense tensors"
 
@@ -17,7 +18,7 @@ _REMEDY = "Convert it with tf.sparse.to_dense before it is batched, and return d
 def sparse_violation(what: str, names: Sequence[str], found: Sequence[Shape], parts: Sequence[int]) -> Violation:
     number = 3 if what == "Input" else 4
     quoted = [f'"{names[i]}"' for i in parts]
-    tensor = f"The SparseTensor of {what.lower()}s {', '.join(quoted[:-1])} and {quoted[-1]}"
+    tensor = f"The SparseTensor of {what.lower()}s {listed(quoted)}"
     why = "has an indices, a values and a dense_shape tensor, whose 0th dimensions differ"
     shape = ", ".join(shapes.text(found[i]) for i in parts)
     return Violation(tensor, shape, number, True, why, f"{_REMEDY}.")

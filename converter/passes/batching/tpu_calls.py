@@ -26,27 +26,32 @@ class _Batches:
     """What is batched before TPU calls are looked at.
 
     Attributes:
-      planned: function -> name of the component.
       inside: function that a batch runs -> name of that batch.
-      direct: the call graph without calls that a batching op makes, or of planned batches.
+      unbatched: scopes to which a way leads that is not through a batch: from the signatures or, to those that no
+        signature needs, from what can be called from Python.
     """
 
-    planned: Mapping[str, str]
     inside: Mapping[str, str]
-    direct: Mapping[str, Sequence[str]]
+    unbatched: frozenset[str]
 
     @classmethod
     def of(cls, survey: Survey, components: Iterable[Target]) -> _Batches:
+        model = survey.model
         planned = {t.function: t.name for t in components}
-        existing = [(batched_function(node), scope.name) for scope, node in survey.batching]
-        batches = [*planned.items(), *existing]
+        batches = [*planned.items(), *((batched_function(node), scope.name) for scope, node in survey.batching)]
         inside = {name: batch for root, batch in batches for name in survey.reached([root])}
         direct: dict[str, list[str]] = {}
-        for scope in survey.model.scopes():
+        for scope in model.scopes():
             nodes = (n for n in scope.nodes if n.op != tpu.BATCH_CALL)
-            callees = dict.fromkeys(f for n in nodes for f in calls.called_functions(n, survey.model))
+            callees = dict.fromkeys(f for n in nodes for f in calls.called_functions(n, model))
             direct[scope.name] = [f for f in callees if f not in planned]
-        return cls(planned, inside, direct)
+        signatures = [outside.signature_function(model, key) for key in model.signatures]
+        roots = [MAIN_GRAPH, *(s for s in signatures if s is not None)]
+        served = set(survey.reached(roots))
+        ways = calls.CallGraph(direct)
+        from_signatures = ways.reachable([r for r in roots if r not in planned])
+        from_python = ways.reachable([r for r in model.object_graph.concrete_functions if r not in planned])
+        return cls(inside, frozenset(served.intersection(from_signatures).union(set(from_python) - served)))
 
 
 def tpu_targets(
@@ -61,7 +66,7 @@ def tpu_targets(
     for computation in survey.computations:
         name = tpu.display_name(survey.model, computation)
         batch = batches.inside.get(computation.scope.name)
-        if batch is not None and not _reached(survey, computation.scope.name, batches):
+        if batch is not None and computation.scope.name not in batches.unbatched:
             continue
         found: Target | str
         if batch is not None:
@@ -87,17 +92,6 @@ def tpu_targets(
         else:
             skips.append(Skip(name, found))
     return targets, skips
-
-
-def _reached(survey: Survey, scope_name: str, batches: _Batches) -> bool:
-    """Whether a way from the signatures to this scope is not through a batch."""
-    model = survey.model
-    signatures = [outside.signature_function(model, key) for key in model.signatures]
-    roots = [MAIN_GRAPH, *(s for s in signatures if s is not None)]
-    if scope_name not in survey.reached(roots):
-        # No signature needs it: what counts is who can call it from Python.
-        roots = list(model.object_graph.concrete_functions)
-    return scope_name in calls.CallGraph(batches.direct).reachable([r for r in roots if r not in batches.planned])
 
 
 def _is_stub(scope: Scope) -> bool:
@@ -178,13 +172,15 @@ def unused_ordinals(model: Model, targets: Iterable[Target]) -> tuple[Place, ...
     sites = [t.site for t in targets if t.site is not None]
     calls_in_place = {site.call for site in sites}
     ordinals = dict.fromkeys(site.ordinal for site in sites)
-    needed = {name: _needed(model, model.scope(name), calls_in_place) for name in {o.scope for o in ordinals}}
+    named = outside.names(model)
+    scopes = [model.scope(name) for name in dict.fromkeys(o.scope for o in ordinals)]
+    needed = {scope.name: _needed(scope, calls_in_place, named) for scope in scopes}
     return tuple(o for o in ordinals if o.node not in needed[o.scope])
 
 
-def _needed(model: Model, scope: Scope, in_place: Collection[Place]) -> set[str]:
+def _needed(scope: Scope, in_place: Collection[Place], named: Iterable[tuple[str, str]]) -> set[str]:
     """Names of the nodes that others in the scope take or wait for, cores of calls in place left out, or that are
-    named from outside."""
+    `named` from outside."""
     refs: list[str] = []
     for node in scope.nodes:
         data = data_inputs(node)
@@ -192,7 +188,7 @@ def _needed(model: Model, scope: Scope, in_place: Collection[Place]) -> set[str]
         refs += data[:-1] if Place(scope.name, node.name) in in_place else data
     if scope.function is not None:
         refs += [*scope.function.ret.values(), *scope.function.control_ret.values()]
-    refs += [name for named_in, name in outside.names(model) if named_in == scope.name]
+    refs += [name for named_in, name in named if named_in == scope.name]
     return {producer_of(ref) for ref in refs}
 
 
