@@ -24,7 +24,7 @@ from converter.graph.scope_index import ScopeIndex
 from converter.graph.shapes import RECORDED
 from converter.passes.bfloat16 import constants
 from converter.passes.bfloat16.edits import Edits, NewCast, Retyped
-from converter.passes.bfloat16.places import NodeKey
+from converter.passes.bfloat16.places import NodeKey, nodes_at
 from converter.passes.bfloat16.plan import BFloat16Plan
 from converter.passes.bfloat16.region import DONE_ATTR
 
@@ -48,11 +48,8 @@ def write(model: Model, edits: Edits) -> None:
 
 
 def _mark(model: Model, plan: BFloat16Plan) -> None:
-    entries = set(plan.entries)
-    for scope in map(model.scope, dict.fromkeys(name for name, _ in plan.entries)):
-        for node in scope.nodes:
-            if (scope.name, node.name) in entries:
-                node.attr[DONE_ATTR].b = True
+    for node in nodes_at(model, plan.entries):
+        node.attr[DONE_ATTR].b = True
     for function in (model.functions[name] for name in plan.converted):
         # Functions of one interface are swapped for each other at run time, and must have the same types.
         function.attr.pop("api_implements", None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from converter.graph import calls
 from converter.graph.functions import copy_function, function_name
 from converter.graph.model import Model
-from converter.passes.bfloat16.places import NodeKey
+from converter.passes.bfloat16.places import NodeKey, nodes_at
 from converter.passes.bfloat16.region import Region, is_entry
 from converter.passes.pass_result import Change
 
@@ -33,11 +33,8 @@ class Copies:
         for name in self.callers:
             for node in model.functions[name].node_def:
                 calls.rename_callees(node, renamed)
-        entries = set(self.entries)
-        for scope in map(model.scope, dict.fromkeys(name for name, _ in self.entries)):
-            for node in scope.nodes:
-                if (scope.name, node.name) in entries:
-                    calls.rename_callees(node, renamed)
+        for node in nodes_at(model, self.entries):
+            calls.rename_callees(node, renamed)
 
     def preview(self, model: Model) -> Model:
         """The model as it will be with the copies: what is decided for each of them can be looked up by its name."""

@@ -114,8 +114,7 @@ class Draft:
         self.full_types: dict[NodeKey, None] = {}
         self.rounded: list[NodeKey] = []
         self.clamped: list[NodeKey] = []
-        self.casts: list[NewCast] = []
-        self._made: dict[tuple[str, str], NewCast] = {}
+        self._casts: dict[NodeKey, NewCast] = {}
         self._names: list[NewName] = []
         self.saved_variables: list[int] = []
         self.recasts: set[str] = set()
@@ -137,8 +136,7 @@ class Draft:
         if scope.name not in self._taken:
             self._taken[scope.name] = UniqueNames(scope)
         name = self._taken[scope.name](stem)
-        made = self._made[scope.name, name] = NewCast(scope.name, name, ref, source, target, surroundings)
-        self.casts.append(made)
+        self._casts[scope.name, name] = NewCast(scope.name, name, ref, source, target, surroundings)
         return refs.canonical_ref(scope.ref(name, "y", 0, 0), scope)
 
     def give(self, scope: Scope, node: NodeDef, position: int, ref: str) -> None:
@@ -155,7 +153,7 @@ class Draft:
             ref = self._inputs.get((scope.name, node.name, position))
         else:
             ref = self._results.get((scope.name, result))
-        return None if ref is None else self._made[scope.name, refs.producer_of(ref)]
+        return None if ref is None else self._casts[scope.name, refs.producer_of(ref)]
 
     def give_result(self, scope: Scope, result: str, ref: str) -> None:
         self._results[(scope.name, result)] = ref
@@ -169,7 +167,7 @@ class Draft:
             full_types=tuple(self.full_types),
             rounded=tuple(self.rounded),
             clamped=tuple(self.clamped),
-            casts=tuple(self.casts),
+            casts=tuple(self._casts.values()),
             inputs=tuple(NewInput(*where, ref) for where, ref in self._inputs.items()),
             results=tuple(NewResult(*where, ref) for where, ref in self._results.items()),
             names=tuple(self._names),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from converter.graph import ops, outside
 from converter.graph.disjoint_sets import Classes
-from converter.graph.model import Scope
+from converter.graph.model import Model, Scope
 from converter.graph.protos import DT_FLOAT, DT_VARIANT, NodeDef
+from converter.graph.scope_index import ScopeIndex
 
 NodeKey = tuple[str, str]
 """Names of a scope and of a node in it."""
@@ -155,6 +156,12 @@ class NodePlaces:
     def float_attrs(self) -> set[str]:
         """Attributes that hold float32."""
         return {attr for (attr, _), place in self._made.items() if place in self._places.sites}
+
+
+def nodes_at(model: Model, keys: Sequence[NodeKey]) -> list[NodeDef]:
+    """The nodes of these names."""
+    indexes = {name: ScopeIndex(model.scope(name)) for name in dict.fromkeys(scope for scope, _ in keys)}
+    return [indexes[scope].nodes[node] for scope, node in keys]
 
 
 def named_tensor(tensors: Iterable[Tensor], name: str) -> Tensor | None:
