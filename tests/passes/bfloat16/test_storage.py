@@ -127,38 +127,31 @@ def test_a_slice_of_a_restored_tensor_is_restored_as_bfloat16_and_cast() -> None
 def test_a_stored_variable_that_a_tpu_call_takes_as_a_tensor_is_given_as_it_is() -> None:
     """Of a caller that no signature reaches: its read is bfloat16 since the variable is, and the call takes that."""
     types = "Tin: [float32, resource], Tout: [float32]"
-    model = parse_model(
+    text = model_text(
         f"""
-        signature "serving_default" x=x:0 -> y=call:0
-        main {{
-          x = Placeholder() {{dtype: float32, shape: <?,4>}}
-          v = VarHandleOp() {{dtype: float32, shape: <4,4>, shared_name: "v"}}
-          call = StatefulPartitionedCall(x, v) {{f: @F, {types}}}
-          other = StatefulPartitionedCall(v) {{f: @G, Tin: [resource], Tout: [float32]}}
-          prefix = Placeholder() {{dtype: string, shape: <>}}
-          keys = Const() {{dtype: string, value: string(["v/.ATTRIBUTES/VARIABLE_VALUE"])}}
-          slices = Const() {{dtype: string, value: string([""])}}
-          restore = RestoreV2(prefix, keys, slices) {{dtypes: [float32]}}
-          assign = AssignVariableOp(v, restore) {{dtype: float32}}
-        }}
-        @F(x: float32, v: resource(float32<4,4>)) -> (y: float32) [stateful] {{
+        call = StatefulPartitionedCall(x, v) {{f: @F, {types}}}
+        other = StatefulPartitionedCall(v) {{f: @G, Tin: [resource], Tout: [float32]}}
+        FUNCTIONS
+        @F(x: float32, v: resource(float32<4>)) -> (y: float32) [stateful] {{
           core = TPUOrdinalSelector()
           on_tpu = TPUPartitionedCall(x, v, core:device_ordinals:0) {{f: @T, {types}}}
           return on_tpu:output:0, ^on_tpu
         }}
-        @G(v: resource(float32<4,4>)) -> (y: float32) [stateful] {{
+        @G(v: resource(float32<4>)) -> (y: float32) [stateful] {{
           core = TPUOrdinalSelector()
           r = ReadVariableOp(v) {{dtype: float32}}
           on_tpu = TPUPartitionedCall(r:value:0, v, core:device_ordinals:0) {{f: @T, {types}}}
           return on_tpu:output:0, ^on_tpu
         }}
-        @T(x: float32, v: resource(float32<4,4>)) -> (y: float32) [stateful] {{
+        @T(x: float32, v: resource(float32<4>)) -> (y: float32) [stateful] {{
           w = ReadVariableOp(v) {{dtype: float32}}
-          m = MatMul(x, w:value:0) {{T: float32}}
-          return m:product:0
+          m = Mul(x, w:value:0) {{T: float32}}
+          return m:z:0
         }}
-        """
+        """,
+        serve="call",
     )
+    model = parse_model(text)
     BFloat16().apply(model)
     check_structure(model)
     nodes = {node.name: node for node in model.functions["G"].node_def}
